@@ -1,0 +1,55 @@
+# The commands of this repository. `make help` lists them.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+
+# The whole test run has to end before this; a hung test then shows its goroutines.
+TEST_LIMIT := 15m
+UNIT_PACKAGES = $$(go list ./... | grep -v '/e2e$$')
+
+.PHONY: help setup build run test race lint generate e2e bench
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z0-9]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: ## Install what the tests need and this machine lacks (Redis, mosquitto, MQTT.js)
+	@scripts/setup
+
+build: ## Build bin/signal-device
+	go build -o bin/ ./cmd/signal-device
+
+run: build ## Start a demonstration here: broker, API and three simulated cameras
+	bin/signal-device demo
+
+test: setup ## Vet, then run every test with the race detector
+	go vet ./...
+	go test -race -timeout $(TEST_LIMIT) ./...
+
+race: setup ## Run the unit tests three times in a random order with the race detector
+	go test -race -shuffle on -count 3 -timeout $(TEST_LIMIT) $(UNIT_PACKAGES)
+
+lint: bin/golangci-lint bin/buf ## Check style and the direction of imports
+	bin/golangci-lint run ./...
+	bin/buf lint
+
+generate: bin/buf bin/protoc-gen-go bin/protoc-gen-go-grpc ## Make the Go code of the protocol again
+	PATH=$(CURDIR)/bin:$$PATH bin/buf generate
+
+e2e: setup ## Run the whole system against clients that are not ours
+	go test -race -count 1 -timeout $(TEST_LIMIT) ./e2e
+
+bench: ## Measure the hot paths
+	go test -run '^$$' -bench . -benchmem $(UNIT_PACKAGES)
+
+# Tools come from modules of their own, so that their dependencies never mix with those of the program.
+bin/golangci-lint: tools/lint/go.mod tools/lint/go.sum
+	go -C tools/lint build -o $(CURDIR)/$@ github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+
+bin/buf: tools/proto/go.mod tools/proto/go.sum
+	go -C tools/proto build -o $(CURDIR)/$@ github.com/bufbuild/buf/cmd/buf
+
+bin/protoc-gen-go-grpc: tools/proto/go.mod tools/proto/go.sum
+	go -C tools/proto build -o $(CURDIR)/$@ google.golang.org/grpc/cmd/protoc-gen-go-grpc
+
+# The generator has the version of the library that runs its code.
+bin/protoc-gen-go: go.mod
+	go build -o $(CURDIR)/$@ google.golang.org/protobuf/cmd/protoc-gen-go
