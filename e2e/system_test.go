@@ -53,3 +53,39 @@ func newTokens(t *testing.T, dir string) tokens {
 		viewer: token("vera", "viewer"),
 	}
 }
+
+// brokerProcess is a broker on its own, which comes back at the same addresses.
+type brokerProcess struct {
+	*process
+	data  string
+	flags []string
+}
+
+func startBroker(t *testing.T, flags ...string) *brokerProcess {
+	t.Helper()
+	b := &brokerProcess{data: t.TempDir()}
+	b.flags = append([]string{
+		"broker", "--data", b.data, "--mqtt", freeAddr(t), "--grpc", freeAddr(t), "--admin", "127.0.0.1:0",
+	}, flags...)
+	b.process = start(t, b.flags...)
+	return b
+}
+
+// restart starts the broker again after it was killed.
+func (b *brokerProcess) restart() {
+	b.t.Helper()
+	b.process = start(b.t, b.flags...)
+}
+
+// serve returns the command line of an API for this broker.
+func (b *brokerProcess) serve(flags ...string) []string {
+	return b.serveThrough(b.GRPC, b.CA, flags...)
+}
+
+// serveThrough is serve with another address and CA at which the broker is reached.
+func (b *brokerProcess) serveThrough(addr, ca string, flags ...string) []string {
+	return append([]string{
+		"serve", "--http", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--rate", "0",
+		"--broker", addr, "--broker-ca", ca, "--broker-cert", b.Service.Cert, "--broker-key", b.Service.Key,
+	}, flags...)
+}
