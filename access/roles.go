@@ -1,0 +1,206 @@
+package access
+
+import (
+	_ "embed"
+	"fmt"
+	"regexp"
+	"strings"
+
+	"go.yaml.in/yaml/v4"
+
+	"signaldevice/catalogue/configfile"
+	"signaldevice/device"
+)
+
+// Limits of roles.yaml.
+const (
+	maxRolesBytes  = 1 << 20
+	maxRoles       = 200
+	maxPermissions = 500 // of one role
+	maxLabels      = 64  // of one role
+	maxClients     = 10_000
+)
+
+//go:embed roles.yaml
+var defaultRoles string
+
+// DefaultRoles returns the file that is used where none is given: admin, operator and viewer.
+func DefaultRoles() []byte { return []byte(defaultRoles) }
+
+// permissionPattern is a permission, or one with a last word of *, or * alone.
+var permissionPattern = regexp.MustCompile(`^([A-Za-z0-9_-]+\.)*([A-Za-z0-9_-]+|\*)$`)
+
+// Roles is one version of roles.yaml. It is immutable.
+type Roles struct {
+	roles   map[string]*role
+	clients map[device.ClientID]string
+}
+
+type role struct {
+	labels device.Labels
+	may    func(permission string) bool
+}
+
+// LoadRoles reads roles from the bytes of their file. The error is configfile.Faults: every fault, each with its line.
+func LoadRoles(data []byte) (*Roles, error) {
+	var f struct {
+		Roles   yaml.Node `yaml:"roles"`
+		Clients yaml.Node `yaml:"clients"`
+	}
+	if err := configfile.Decode(data, maxRolesBytes, &f); err != nil {
+		return nil, err
+	}
+	r := &Roles{roles: map[string]*role{}, clients: map[device.ClientID]string{}}
+	faults := r.readRoles(&f.Roles)
+	faults = append(faults, r.readClients(&f.Clients)...)
+	if err := faults.Err(); err != nil {
+		return nil, err
+	}
+	return r, nil
+}
+
+// RoleOf returns the role that the file gives to a client who logs in, false where it gives none.
+func (r *Roles) RoleOf(client device.ClientID) (string, bool) {
+	name, ok := r.clients[client]
+	return name, ok
+}
+
+func (r *Roles) readRoles(node *yaml.Node) configfile.Faults {
+	pairs, faults := pairsOf(node, "roles", maxRoles)
+	if len(faults) > 0 {
+		return faults
+	}
+	if len(pairs) == 0 {
+		return configfile.Faults{configfile.Faultf(node.Line, "the file must have at least one role")}
+	}
+	for _, p := range pairs {
+		if err := checkRoleName(p.name); err != nil {
+			faults = append(faults, configfile.Faultf(p.line, "%v", err))
+		}
+		one, bad := readRole(p)
+		faults = append(faults, bad...)
+		r.roles[p.name] = one
+	}
+	return faults
+}
+
+func readRole(p pair) (*role, configfile.Faults) {
+	var e struct {
+		Description string            `yaml:"description"`
+		Permissions []string          `yaml:"permissions"`
+		Labels      map[string]string `yaml:"labels"`
+	}
+	if faults := configfile.DecodeNode(p.value, &e); len(faults) > 0 {
+		return nil, faults
+	}
+	var faults configfile.Faults
+	if len(e.Permissions) > maxPermissions || len(e.Labels) > maxLabels {
+		faults = append(faults, configfile.Faultf(p.line, "role %s must have at most %d permissions and %d labels", p.name, maxPermissions, maxLabels))
+	}
+	list := configfile.Field(p.value, "permissions")
+	for i, permission := range e.Permissions {
+		if !permissionPattern.MatchString(permission) {
+			faults = append(faults, configfile.Faultf(configfile.Line(list, fmt.Sprint(i)), "permission %q must be words with dots between them; only the last word may be *", permission))
+		}
+	}
+	for key, value := range e.Labels {
+		if key == "" || value == "" {
+			faults = append(faults, configfile.Faultf(configfile.Line(p.value, "labels"), "labels of role %s must have a key and a value", p.name))
+		}
+	}
+	return &role{labels: device.Labels(e.Labels), may: newGrants(e.Permissions).may}, faults
+}
+
+func (r *Roles) readClients(node *yaml.Node) configfile.Faults {
+	pairs, faults := pairsOf(node, "clients", maxClients)
+	for _, p := range pairs {
+		var name string
+		if bad := configfile.DecodeNode(p.value, &name); len(bad) > 0 {
+			faults = append(faults, bad...)
+			continue
+		}
+		if err := checkClient(p.name); err != nil {
+			faults = append(faults, configfile.Faultf(p.line, "%v", err))
+		}
+		if _, ok := r.roles[name]; !ok {
+			faults = append(faults, configfile.Faultf(p.line, "client %q has role %q, which is not in this file", p.name, name))
+		}
+		r.clients[device.ClientID(p.name)] = name
+	}
+	return faults
+}
+
+// pair is one field of a mapping whose names are free.
+type pair struct {
+	name  string
+	line  int
+	value *yaml.Node
+}
+
+// pairsOf reads a mapping with free names; a node that is not there has none.
+func pairsOf(node *yaml.Node, field string, limit int) ([]pair, configfile.Faults) {
+	node = configfile.Resolve(node)
+	if node.IsZero() || node.ShortTag() == "!!null" {
+		return nil, nil
+	}
+	if node.Kind != yaml.MappingNode {
+		return nil, configfile.Faults{configfile.Faultf(node.Line, "%s must be a mapping of fields", field)}
+	}
+	if len(node.Content)/2 > limit {
+		return nil, configfile.Faults{configfile.Faultf(node.Line, "%s must have at most %d entries", field, limit)}
+	}
+	var pairs []pair
+	var faults configfile.Faults
+	first := map[string]int{}
+	for i := 0; i+1 < len(node.Content); i += 2 {
+		key := configfile.Resolve(node.Content[i])
+		if key.Kind != yaml.ScalarNode {
+			faults = append(faults, configfile.Faultf(node.Content[i].Line, "a name in %s must be text", field))
+			continue
+		}
+		if line, twice := first[key.Value]; twice {
+			faults = append(faults, configfile.Faultf(key.Line, "%q is there twice in %s, first on line %d", key.Value, field, line))
+		}
+		first[key.Value] = key.Line
+		pairs = append(pairs, pair{key.Value, key.Line, configfile.Resolve(node.Content[i+1])})
+	}
+	return pairs, faults
+}
+
+// grants is a set of permissions, ready to be asked without an allocation.
+type grants struct {
+	all   bool
+	exact map[string]struct{}
+	below map[string]struct{} // "commands" for "commands.*"
+}
+
+func newGrants(permissions []string) *grants {
+	g := &grants{exact: map[string]struct{}{}, below: map[string]struct{}{}}
+	for _, p := range permissions {
+		if parent, ok := strings.CutSuffix(p, ".*"); ok {
+			g.below[parent] = struct{}{}
+		} else if p == "*" {
+			g.all = true
+		} else {
+			g.exact[p] = struct{}{}
+		}
+	}
+	return g
+}
+
+// may reports whether a permission is among the grants. A * stands for one word, so that commands.* does not hold
+// commands.danger.reboot; a * alone stands for everything.
+func (g *grants) may(permission string) bool {
+	if g.all {
+		return true
+	}
+	if _, ok := g.exact[permission]; ok {
+		return true
+	}
+	dot := strings.LastIndexByte(permission, '.')
+	if dot < 0 {
+		return false
+	}
+	_, ok := g.below[permission[:dot]]
+	return ok
+}
