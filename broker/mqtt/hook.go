@@ -1,0 +1,166 @@
+package mqtt
+
+import (
+	"errors"
+	"strconv"
+
+	mochi "github.com/mochi-mqtt/server/v2"
+	"github.com/mochi-mqtt/server/v2/packets"
+
+	"signaldevice/device"
+)
+
+// hook is where the protocol layer asks. Its interface has 42 methods; these are the ones that matter here.
+type hook struct {
+	mochi.HookBase
+	server *Server
+}
+
+func (h *hook) ID() string { return "devices" }
+
+func (h *hook) Provides(b byte) bool {
+	switch b {
+	case mochi.OnConnectAuthenticate, mochi.OnACLCheck, mochi.OnPacketRead, mochi.OnPublish,
+		mochi.OnSubscribed, mochi.OnUnsubscribed:
+		return true
+	}
+	return false
+}
+
+// OnConnectAuthenticate lets a device in by its certificate. The client id says nothing.
+func (h *hook) OnConnectAuthenticate(cl *mochi.Client, pk packets.Packet) bool {
+	c, ok := cl.Net.Conn.(*conn)
+	if !ok {
+		return false
+	}
+	if cl.Properties.ProtocolVersion != 4 {
+		return h.refuse(cl, packets.ErrUnsupportedProtocolVersion, "", errors.New("not MQTT 3.1.1")) // [MQTT-3.1.2-2]
+	}
+	id, err := h.server.cfg.Identify(c.certificate().Raw)
+	switch {
+	case device.Is(err, device.BrokerUnavailable):
+		return h.refuse(cl, packets.ErrServerUnavailable, "", err)
+	case err != nil:
+		return h.refuse(cl, packets.ErrNotAuthorized, "", err)
+	case pk.Connect.WillFlag && !mayPublish(id, pk.Connect.WillTopic):
+		return h.refuse(cl, packets.ErrNotAuthorized, id, errors.New("will on a topic that is not the device's"))
+	}
+	c.device = id
+	// Every connection is a client of its own to the protocol layer: its takeover by client id never runs, and two
+	// connections with one client id cut nothing (iot-core.md: "client id not enforced unique").
+	cl.ID = string(id) + "~" + strconv.FormatUint(h.server.nextConnection(), 36)
+	cl.Properties.Clean = true // no persistent session, whatever was asked for
+	cl.Properties.Will = mochi.Will{}
+	s := h.server.open(cl, c)
+	if _, err := h.server.cfg.Identify(c.certificate().Raw); err != nil {
+		s.cut(ErrRevoked) // it was removed after the first look and before a cut could find the session
+	}
+	return true
+}
+
+// refuse answers with a return code of its own instead of the protocol layer's.
+func (h *hook) refuse(cl *mochi.Client, code packets.Code, id device.ID, err error) bool {
+	h.server.refused.Add(1)
+	h.server.cfg.Log.Info("device refused", "remote", cl.Net.Remote, "device", id, "error", err)
+	_ = h.server.mochi.SendConnack(cl, code, false, nil) // the connection ends either way
+	cl.Stop(err)
+	return false
+}
+
+// OnACLCheck decides about topics. A wrong publish cuts the connection, a wrong subscription is refused with 0x80.
+func (h *hook) OnACLCheck(cl *mochi.Client, topic string, write bool) bool {
+	s := h.server.session(cl)
+	if s == nil {
+		return false
+	}
+	if !write {
+		return maySubscribe(s.device, topic)
+	}
+	if mayPublish(s.device, topic) {
+		return true
+	}
+	h.server.cfg.Log.Warn("device published to a topic that is not its own, cut", "device", s.device, "remote", cl.Net.Remote)
+	s.cut(packets.ErrNotAuthorized) // the protocol layer itself would let a QoS 0 message pass in silence
+	return false
+}
+
+// OnPacketRead sees every packet first: acknowledgements of commands are taken here, and what the protocol layer would
+// swallow in silence ends the connection.
+func (h *hook) OnPacketRead(cl *mochi.Client, pk packets.Packet) (packets.Packet, error) {
+	s := h.server.session(cl)
+	if s == nil {
+		return pk, nil // CONNECT
+	}
+	s.seen()
+	switch pk.FixedHeader.Type {
+	case packets.Puback:
+		s.acknowledged(pk.PacketID)
+	case packets.Publish:
+		if err := checkPublish(pk); err != nil {
+			h.server.cfg.Log.Warn("device sent a malformed PUBLISH, cut", "device", s.device, "error", err)
+			s.cut(err)
+			return pk, packets.ErrRejectPacket
+		}
+	}
+	return pk, nil
+}
+
+func checkPublish(pk packets.Packet) error {
+	switch {
+	case pk.FixedHeader.Qos > 1:
+		return errors.New("QoS 2 is not offered")
+	case pk.FixedHeader.Retain:
+		return errors.New("retained messages are not offered")
+	case pk.FixedHeader.Qos == 1 && pk.PacketID == 0:
+		return errors.New("packet id 0") // [MQTT-2.3.1-1]
+	case !validTopic(pk.TopicName):
+		return errors.New("invalid topic")
+	case len(pk.Payload) > device.MaxPayload:
+		return errors.New("payload over the limit")
+	}
+	return nil
+}
+
+// OnPublish takes an event over. The PUBACK is the session's affair: rejecting keeps the protocol layer from sending its
+// own, and from handing the message to subscribers.
+func (h *hook) OnPublish(cl *mochi.Client, pk packets.Packet) (packets.Packet, error) {
+	s := h.server.session(cl)
+	if s == nil {
+		return pk, packets.ErrRejectPacket
+	}
+	rest, _ := own(s.device, pk.TopicName) // OnACLCheck was there before
+	s.event(Event{
+		Device: s.device, Topic: "$devices/" + string(s.device) + rest, Payload: pk.Payload, Gone: s.gone, Parked: s.stall,
+	}, pk.FixedHeader.Qos, pk.PacketID)
+	return pk, packets.ErrRejectPacket
+}
+
+// OnSubscribed notes the filters that were granted.
+func (h *hook) OnSubscribed(cl *mochi.Client, pk packets.Packet, codes []byte) {
+	s := h.server.session(cl)
+	if s == nil {
+		return
+	}
+	for i, f := range pk.Filters {
+		if i < len(codes) && codes[i] <= 1 {
+			s.subscribe(f.Filter, codes[i])
+		}
+	}
+	if s.receives(commandsSuffix) {
+		h.server.receive(s)
+	}
+}
+
+// OnUnsubscribed forgets filters.
+func (h *hook) OnUnsubscribed(cl *mochi.Client, pk packets.Packet) {
+	s := h.server.session(cl)
+	if s == nil {
+		return
+	}
+	for _, f := range pk.Filters {
+		s.unsubscribe(f.Filter)
+	}
+	if !s.receives(commandsSuffix) {
+		h.server.release(s)
+	}
+}

@@ -1,0 +1,153 @@
+package mqtt
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"log/slog"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/mochi-mqtt/server/v2/listeners"
+
+	"signaldevice/device"
+)
+
+// listener does the TLS handshake itself, with a deadline and a bounded number side by side: a connection that says
+// nothing, or ten thousand that come at once, hold up nobody.
+type listener struct {
+	cfg         Config
+	ln          net.Listener
+	connections *atomic.Int64
+	slots       chan struct{}
+	closing     chan struct{}
+	once        sync.Once
+	handshakes  sync.WaitGroup
+}
+
+func (l *listener) Init(*slog.Logger) (err error) {
+	l.ln, err = net.Listen("tcp", l.cfg.Addr)
+	return err
+}
+
+func (l *listener) ID() string       { return "devices" }
+func (l *listener) Address() string  { return l.cfg.Addr }
+func (l *listener) Protocol() string { return "tcp" }
+
+func (l *listener) Close(closeClients listeners.CloseFn) {
+	l.once.Do(func() {
+		close(l.closing)
+		l.ln.Close()
+		closeClients(l.ID())
+	})
+}
+
+func (l *listener) Serve(establish listeners.EstablishFn) {
+	for {
+		c, err := l.ln.Accept()
+		if err != nil {
+			select {
+			case <-l.closing:
+				return
+			case <-time.After(50 * time.Millisecond): // out of file descriptors, most likely: let some go first
+				l.cfg.Log.Warn("connection not accepted", "error", err)
+				continue
+			}
+		}
+		if l.connections.Add(1) > int64(l.cfg.MaxConnections) {
+			l.connections.Add(-1)
+			c.Close()
+			continue
+		}
+		l.handshakes.Go(func() { l.handshake(c, establish) })
+	}
+}
+
+func (l *listener) handshake(c net.Conn, establish listeners.EstablishFn) {
+	handed := false
+	defer func() {
+		if !handed {
+			c.Close()
+			l.connections.Add(-1)
+		}
+	}()
+	c.SetDeadline(time.Now().Add(l.cfg.ConnectTimeout)) // for CONNECT too: until then nobody else sets one
+	select {
+	case l.slots <- struct{}{}:
+		defer func() { <-l.slots }()
+	case <-l.closing:
+		return
+	}
+	t := tls.Server(c, l.tlsConfig())
+	if err := t.Handshake(); err != nil {
+		l.cfg.Log.Debug("TLS handshake failed", "remote", c.RemoteAddr().String(), "error", err)
+		return
+	}
+	handed = true
+	// In a goroutine of its own, so that the stack which the handshake grew is given back.
+	go func() {
+		defer l.connections.Add(-1)
+		device := &conn{Conn: t, writeTimeout: l.cfg.WriteTimeout, ended: func() {}}
+		if err := establish(l.ID(), device); err != nil {
+			l.cfg.Log.Debug("connection ended", "remote", c.RemoteAddr().String(), "error", err)
+		}
+		device.ended() // however it ended: the protocol layer tells its hooks of some ways only
+	}()
+}
+
+// tlsConfig asks for a certificate of any issuer: which ones are registered is looked up after the handshake, where the
+// answer can be an MQTT return code. The handshake has proved that the device holds the key.
+func (l *listener) tlsConfig() *tls.Config {
+	minimum := uint16(tls.VersionTLS13)
+	if l.cfg.TLS12 {
+		minimum = tls.VersionTLS12
+	}
+	return &tls.Config{
+		MinVersion:             minimum,
+		Certificates:           []tls.Certificate{*l.cfg.Certificate},
+		ClientAuth:             tls.RequireAnyClientCert,
+		SessionTicketsDisabled: true, // a resumed session would skip the proof of the key
+		VerifyConnection:       l.verify,
+	}
+}
+
+// verify refuses what no registration could make good.
+func (l *listener) verify(state tls.ConnectionState) error {
+	now := l.cfg.Clock()
+	switch cert := state.PeerCertificates[0]; {
+	case now.After(cert.NotAfter):
+		return x509.CertificateInvalidError{Cert: cert, Reason: x509.Expired}
+	case now.Before(cert.NotBefore):
+		return errors.New("the certificate is not valid yet")
+	}
+	return nil
+}
+
+// conn is a device's connection. Each write has its own deadline, so that a device which reads nothing cannot hold up
+// its writer, whatever keepalive it asked for.
+type conn struct {
+	*tls.Conn
+	writeTimeout time.Duration
+	device       device.ID // known after CONNECT
+	peer         *x509.Certificate
+	ended        func()
+}
+
+func (c *conn) certificate() *x509.Certificate {
+	if c.peer == nil {
+		c.peer = c.Conn.ConnectionState().PeerCertificates[0]
+	}
+	return c.peer
+}
+
+func (c *conn) Write(b []byte) (int, error) {
+	if err := c.Conn.SetWriteDeadline(time.Now().Add(c.writeTimeout)); err != nil {
+		return 0, err
+	}
+	return c.Conn.Write(b)
+}
+
+// SetDeadline is called by the protocol layer for every packet that it reads; writes have their own.
+func (c *conn) SetDeadline(t time.Time) error { return c.Conn.SetReadDeadline(t) }

@@ -1,0 +1,139 @@
+package queue
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"signaldevice/broker/requests"
+	"signaldevice/broker/stream"
+	"signaldevice/device"
+)
+
+// Drain says what to read.
+type Drain struct {
+	Device   device.ID
+	Mailbox  device.Mailbox       // zero: everyone's
+	Requests map[device.UUID]bool // replies in their grace are shown for these only
+	After    []byte               // a position; nil: from the beginning
+	Limit    int                  // 1 to 1,000
+	Wait     time.Duration        // for the first reply
+}
+
+// Page is what one Drain read.
+type Page struct {
+	Replies []Drained
+	More    bool // there are more after the last position
+}
+
+// Drained is one reply of the queue.
+type Drained struct {
+	Position []byte
+	ID       device.RequestID
+	Claims   device.Claims
+	Seq      int
+	Final    bool
+	Late     bool
+	Received time.Time
+	Body     []byte
+	Read     bool // it was read before and waits for its grace
+}
+
+// Drain reads replies in the order of arrival and removes nothing. With Wait it returns as soon as there is one to
+// show. It reads at most about 8 MB; More tells that there is more.
+func (q *Queue) Drain(ctx context.Context, in Drain) (Page, error) {
+	after := uint64(0)
+	if len(in.After) > 0 {
+		p, err := q.parsePosition(in.Device, in.After)
+		if err != nil {
+			return Page{}, err
+		}
+		after = p.seq
+	}
+	arrived, done := q.listen(in.Device) // before the first read, or a reply could come in between
+	defer done()
+	var timeout <-chan time.Time
+	if in.Wait > 0 {
+		timer := time.NewTimer(in.Wait)
+		defer timer.Stop()
+		timeout = timer.C
+	}
+	for {
+		page, err := q.read(ctx, in, after)
+		if err != nil || len(page.Replies) > 0 || timeout == nil {
+			return page, err
+		}
+		select {
+		case <-arrived:
+		case <-timeout:
+			return Page{}, nil
+		case <-ctx.Done():
+			return Page{}, ctx.Err()
+		}
+	}
+}
+
+// listen returns a channel that is poked when a reply of the device arrives.
+func (q *Queue) listen(dev device.ID) (arrived <-chan struct{}, done func()) {
+	ch := make(chan struct{}, 1)
+	q.mu.Lock()
+	q.device(dev).waiters[ch] = struct{}{}
+	q.mu.Unlock()
+	return ch, func() {
+		q.mu.Lock()
+		delete(q.devices[dev].waiters, ch)
+		q.tidy(dev)
+		q.mu.Unlock()
+	}
+}
+
+// read fills a page, past what is hidden.
+func (q *Queue) read(ctx context.Context, in Drain, after uint64) (Page, error) {
+	filter := "q." + string(in.Device) + "."
+	if in.Mailbox != (device.Mailbox{}) {
+		filter += stream.Token(in.Mailbox[:]) + "."
+	}
+	var page Page
+	for {
+		ms, more, err := q.cfg.Engine.Last(ctx, streamName, []string{filter + ">"}, after, in.Limit-len(page.Replies))
+		if err != nil {
+			return Page{}, err
+		}
+		for _, m := range ms {
+			after = m.Seq
+			r, err := q.drained(in, m)
+			if err != nil {
+				return Page{}, err
+			}
+			if r != nil {
+				page.Replies = append(page.Replies, *r)
+			}
+		}
+		if page.More = more; !more || len(page.Replies) > 0 || len(ms) == 0 {
+			return page, nil
+		}
+	}
+}
+
+// drained reads one message; nil when it is hidden.
+func (q *Queue) drained(in Drain, m stream.Message) (*Drained, error) {
+	dev, key, e, ok := parseSubject(m.Subject)
+	id := device.RequestID(m.Header.Get(idHeader))
+	claims, err := id.Claims()
+	if !ok || err != nil || dev != in.Device {
+		return nil, fmt.Errorf("queue: entry %d is not readable", m.Seq)
+	}
+	q.mu.Lock()
+	var due requests.Millis
+	if d := q.devices[in.Device]; d != nil && d.entries[key] != nil {
+		due = d.entries[key].due
+	}
+	q.mu.Unlock()
+	if due != 0 && (!in.Requests[key.uuid] || int64(due) <= q.cfg.Clock().UnixMilli()) {
+		return nil, nil
+	}
+	return &Drained{
+		Position: q.position(in.Device, m.Seq, key), ID: id, Claims: claims, Seq: key.seq, Final: e.final,
+		Late: int64(e.at) > claims.ReplyBy.UnixMilli(), Received: e.at.Time(), Body: m.Data, Read: due != 0,
+	}, nil
+}

@@ -1,0 +1,174 @@
+// Package requests keeps the durable record of every request: who sent which command to which device, and what became
+// of it. A record holds no bodies.
+//
+// A record is a set of facts that are only ever added, each with its time by the broker's clock, so that two writers can
+// be merged in any order. The first fact, that the request was accepted, is durable before the command leaves; the others
+// follow in batches. Where a request stands is worked out from its facts and the time, never stored.
+package requests
+
+import (
+	"cmp"
+	"slices"
+	"time"
+
+	"signaldevice/device"
+)
+
+// Millis is a moment in Unix milliseconds; 0 means that it has not come.
+type Millis int64
+
+// At returns the moment as Millis.
+func At(t time.Time) Millis { return Millis(t.UnixMilli()) }
+
+// Time returns the zero time for 0.
+func (m Millis) Time() time.Time {
+	if m == 0 {
+		return time.Time{}
+	}
+	return time.UnixMilli(int64(m)).UTC()
+}
+
+// Record is what is known of one request. The zero value of every fact means "not yet".
+type Record struct {
+	ID        device.RequestID `json:"id"`
+	Device    device.ID        `json:"device"`
+	Client    device.ClientID  `json:"client"`
+	Command   string           `json:"command"`
+	Hash      []byte           `json:"hash"` // SHA-256 over device, command and payload: the same call has the same hash
+	Key       string           `json:"key,omitempty"`
+	Hold      bool             `json:"hold,omitempty"`
+	Created   Millis           `json:"created"`
+	DeliverBy Millis           `json:"deliver_by"`
+	ReplyBy   Millis           `json:"reply_by"`
+
+	Held      Millis `json:"held,omitempty"`      // stored to wait for its device
+	Sent      Millis `json:"sent,omitempty"`      // first written to a connection
+	Delivered Millis `json:"delivered,omitempty"` // PUBACK of the device
+	Failed    Millis `json:"failed,omitempty"`    // given up before it was written
+	Cause     string `json:"cause,omitempty"`     // why it was given up
+	Cancelled Millis `json:"cancelled,omitempty"`
+	Progress  Millis `json:"progress,omitempty"` // first reply that was not final
+	Answered  Millis `json:"answered,omitempty"` // the final reply
+	Late      bool   `json:"late,omitempty"`     // it came after ReplyBy
+	Seqs      []int  `json:"seqs,omitempty"`     // of the replies that were stored, in order of arrival
+	Bytes     int64  `json:"bytes,omitempty"`    // of those replies
+	Read      int    `json:"read,omitempty"`     // how many of them were read through the queue, their grace over
+}
+
+// merge adds the facts of another version of the same record.
+func (r *Record) merge(o *Record) {
+	r.Held = earlier(r.Held, o.Held)
+	r.Sent = earlier(r.Sent, o.Sent)
+	r.Delivered = earlier(r.Delivered, o.Delivered)
+	if o.Failed != 0 && (r.Failed == 0 || o.Failed < r.Failed) {
+		r.Failed, r.Cause = o.Failed, o.Cause
+	}
+	r.Cancelled = earlier(r.Cancelled, o.Cancelled)
+	r.Progress = earlier(r.Progress, o.Progress)
+	if o.Answered != 0 && (r.Answered == 0 || o.Answered < r.Answered) {
+		r.Answered, r.Late = o.Answered, o.Late
+	}
+	for _, seq := range o.Seqs {
+		if !slices.Contains(r.Seqs, seq) {
+			r.Seqs = append(slices.Clip(r.Seqs), seq)
+		}
+	}
+	r.Bytes = max(r.Bytes, o.Bytes)
+	r.Read = max(r.Read, o.Read)
+}
+
+func earlier(a, b Millis) Millis {
+	if a == 0 || b != 0 && b < a {
+		return b
+	}
+	return a
+}
+
+// clone copies what merge and the facts may change.
+func (r Record) clone() Record {
+	r.Seqs = slices.Clone(r.Seqs)
+	return r
+}
+
+// HasReply reports whether a reply with this seq was stored.
+func (r *Record) HasReply(seq int) bool { return slices.Contains(r.Seqs, seq) }
+
+// State tells where the request stands at a moment, and for StateNoReply and StateExpired why.
+func (r *Record) State(now time.Time) (device.State, string) {
+	past := func(m Millis) bool { return now.UnixMilli() > int64(m) }
+	switch {
+	case r.Answered != 0:
+		return device.StateAnswered, ""
+	case r.Cancelled != 0:
+		return device.StateCancelled, ""
+	case r.Failed != 0:
+		return device.StateExpired, r.Cause
+	case r.Sent == 0 && r.Delivered == 0 && past(r.DeliverBy):
+		return device.StateExpired, "the command could not be delivered before its deadline"
+	case past(r.ReplyBy):
+		return device.StateNoReply, r.silence()
+	case r.Progress != 0:
+		return device.StateProgress, ""
+	case r.Delivered != 0:
+		return device.StateDelivered, ""
+	case r.Sent != 0:
+		return device.StateSent, ""
+	default:
+		return device.StateHeld, ""
+	}
+}
+
+func (r *Record) silence() string {
+	switch {
+	case r.Progress != 0:
+		return "the device reported progress but sent no final reply in time"
+	case r.Delivered != 0:
+		return "the device acknowledged the command and did not answer in time"
+	default:
+		return "the command was written to the device's connection and never acknowledged"
+	}
+}
+
+// Open reports whether a reply may still be expected in time, or the command still delivered.
+func (r *Record) Open(now time.Time) bool {
+	switch s, _ := r.State(now); s {
+	case device.StateSent, device.StateHeld, device.StateDelivered, device.StateProgress:
+		return true
+	}
+	return false
+}
+
+// Request gives the record its outside form, as it stands at a moment.
+func (r *Record) Request(now time.Time) device.Request {
+	state, cause := r.State(now)
+	return device.Request{
+		ID: r.ID, Device: r.Device, Client: r.Client, Command: r.Command,
+		State: state, Cause: cause, Hold: r.Hold,
+		CreatedAt: r.Created.Time(), SentAt: r.Sent.Time(), DeliverBy: r.DeliverBy.Time(), ReplyBy: r.ReplyBy.Time(),
+		Replies: len(r.Seqs), Late: r.Late, Timeline: r.timeline(now),
+		Read: len(r.Seqs) > 0 && r.Read >= len(r.Seqs),
+	}
+}
+
+func (r *Record) timeline(now time.Time) []device.Step {
+	steps := make([]device.Step, 0, 6)
+	add := func(s device.State, at Millis, cause string) {
+		if at != 0 {
+			steps = append(steps, device.Step{State: s, At: at.Time(), Cause: cause})
+		}
+	}
+	add(device.StateHeld, r.Held, "")
+	add(device.StateSent, r.Sent, "")
+	add(device.StateDelivered, r.Delivered, "")
+	add(device.StateProgress, r.Progress, "")
+	if now.UnixMilli() > int64(r.ReplyBy) && (r.Answered == 0 || r.Answered > r.ReplyBy) && (r.Sent != 0 || r.Delivered != 0) {
+		add(device.StateNoReply, r.ReplyBy, r.silence())
+	}
+	add(device.StateAnswered, r.Answered, "")
+	add(device.StateCancelled, r.Cancelled, "")
+	if state, cause := r.State(now); state == device.StateExpired {
+		add(state, cmp.Or(r.Failed, r.DeliverBy), cause)
+	}
+	slices.SortStableFunc(steps, func(a, b device.Step) int { return cmp.Compare(a.At.UnixMilli(), b.At.UnixMilli()) })
+	return steps
+}

@@ -1,0 +1,142 @@
+// Package stream is the broker's durable engine: a NATS JetStream server embedded in the process, and the few operations
+// on streams that the rest of the broker is built from.
+//
+// It promises that an append which returned without error is on disk with fsync on a single node, or on a majority of
+// nodes where streams have three replicas (I1). It knows nothing of devices, requests or replies. Everything here is
+// safe for concurrent use.
+package stream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// Config says where and how the engine keeps its data.
+type Config struct {
+	Dir      string // folder of the store; made when absent
+	Node     string // name of this node; default "node-1"
+	Replicas int    // of every stream: 1 on a single node, 3 in a cluster; default 1
+	MaxStore int64  // bytes on disk of all streams together; default 16 GiB
+	NoSync   bool   // leave fsync to the operating system: only for measuring what it costs
+	Log      *slog.Logger
+}
+
+// Engine is a running JetStream server and a connection to it inside the process.
+type Engine struct {
+	cfg     Config
+	server  *server.Server
+	conn    *nats.Conn
+	js      jetstream.JetStream
+	answers *answers
+}
+
+// Open starts the engine and waits until it accepts work. Close stops it.
+func Open(ctx context.Context, cfg Config) (*Engine, error) {
+	if cfg.Node == "" {
+		cfg.Node = "node-1"
+	}
+	if cfg.Replicas == 0 {
+		cfg.Replicas = 1
+	}
+	if cfg.MaxStore == 0 {
+		cfg.MaxStore = 16 << 30
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
+		return nil, fmt.Errorf("stream: %w", err)
+	}
+	e := &Engine{cfg: cfg}
+	if err := e.start(ctx); err != nil {
+		e.Close()
+		return nil, fmt.Errorf("stream: open %s: %w", filepath.Clean(cfg.Dir), err)
+	}
+	return e, nil
+}
+
+func (e *Engine) start(ctx context.Context) error {
+	var err error
+	e.server, err = server.NewServer(&server.Options{
+		ServerName:         e.cfg.Node,
+		DontListen:         true, // the only client is in this process
+		JetStream:          true,
+		StoreDir:           e.cfg.Dir,
+		JetStreamMaxStore:  e.cfg.MaxStore,
+		JetStreamMaxMemory: 256 << 20,
+		SyncAlways:         !e.cfg.NoSync, // I1
+		NoSigs:             true,
+		NoLog:              false,
+	})
+	if err != nil {
+		return err
+	}
+	e.server.SetLoggerV2(&serverLog{e.cfg.Log.With("part", "jetstream")}, false, false, false)
+	e.server.Start()
+	if !e.server.ReadyForConnections(10 * time.Second) {
+		return errors.New("the server did not start within 10 s")
+	}
+	e.conn, err = nats.Connect("", nats.InProcessServer(e.server), nats.Name(e.cfg.Node),
+		nats.MaxReconnects(-1), nats.ReconnectWait(50*time.Millisecond),
+		nats.SyncQueueLen(1024)) // the default allocates 512 KB for each subscription
+	if err != nil {
+		return err
+	}
+	if e.js, err = jetstream.New(e.conn, jetstream.WithPublishAsyncMaxPending(16384)); err != nil {
+		return err
+	}
+	if e.answers, err = newAnswers(e.conn); err != nil {
+		return err
+	}
+	return ctx.Err()
+}
+
+// Close stops the server and closes the connection. Appends that were not answered yet fail.
+func (e *Engine) Close() {
+	if e.conn != nil {
+		e.conn.Close()
+	}
+	if e.server != nil {
+		e.server.Shutdown()
+		e.server.WaitForShutdown()
+	}
+}
+
+// JetStream gives the engine's own interface for what this package does not wrap.
+func (e *Engine) JetStream() jetstream.JetStream { return e.js }
+
+// Conn is the connection inside the process.
+func (e *Engine) Conn() *nats.Conn { return e.conn }
+
+// Replicas is the number of copies that every stream has.
+func (e *Engine) Replicas() int { return e.cfg.Replicas }
+
+// Ensure creates the stream, or brings its configuration up to date, and returns its life: a number that is another one
+// once the stream has been deleted and made anew. It sets the number of replicas itself.
+func (e *Engine) Ensure(ctx context.Context, cfg jetstream.StreamConfig) (life uint64, err error) {
+	cfg.Replicas = e.cfg.Replicas
+	s, err := e.js.CreateOrUpdateStream(ctx, cfg)
+	if err != nil {
+		return 0, fmt.Errorf("stream: %s: %w", cfg.Name, err)
+	}
+	return uint64(s.CachedInfo().Created.UnixNano()), nil
+}
+
+// serverLog sends the server's lines to slog. The server never logs message bodies at these levels.
+type serverLog struct{ log *slog.Logger }
+
+func (l *serverLog) Noticef(format string, v ...any) { l.log.Debug(fmt.Sprintf(format, v...)) }
+func (l *serverLog) Warnf(format string, v ...any)   { l.log.Warn(fmt.Sprintf(format, v...)) }
+func (l *serverLog) Fatalf(format string, v ...any)  { l.log.Error(fmt.Sprintf(format, v...)) }
+func (l *serverLog) Errorf(format string, v ...any)  { l.log.Error(fmt.Sprintf(format, v...)) }
+func (l *serverLog) Debugf(string, ...any)           {}
+func (l *serverLog) Tracef(string, ...any)           {}
