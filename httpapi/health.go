@@ -1,0 +1,43 @@
+package httpapi
+
+import (
+	"net/http"
+
+	"signaldevice/dispatch"
+)
+
+type healthBody struct {
+	Status string `json:"status"`
+}
+
+type readyBody struct {
+	Status   string       `json:"status"`
+	Degraded []outageBody `json:"degraded"`
+}
+
+type outageBody struct {
+	Dependency string `json:"dependency"`
+	Since      string `json:"since"`
+}
+
+// healthRoutes are on both listeners and need no token. Both answer 200 as long as the process serves at all: without
+// its dependencies an instance still does what it can, and taking it away would help nobody.
+func healthRoutes(service dispatch.Service) []route {
+	return []route{
+		{"GET", "/healthz", func(w *answer, r *http.Request) error {
+			return w.json(http.StatusOK, healthBody{Status: "ok"})
+		}},
+		{"GET", "/readyz", func(w *answer, r *http.Request) error {
+			return w.json(http.StatusOK, readiness(service.Degraded()))
+		}},
+	}
+}
+
+func readiness(outages []dispatch.Outage) readyBody {
+	body := readyBody{Status: "ok", Degraded: make([]outageBody, len(outages))}
+	for i, o := range outages {
+		body.Status = "degraded"
+		body.Degraded[i] = outageBody{Dependency: o.Dependency, Since: stamp(o.Since)}
+	}
+	return body
+}
