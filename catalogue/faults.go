@@ -173,6 +173,8 @@ func message(k jsonschema.ErrorKind) string {
 		return "must have at least " + count(k.Want, "item") + " of the required sort"
 	case *kind.MaxContains:
 		return "must have at most " + count(k.Want, "item") + " of the limited sort"
+	case *kind.RefCycle:
+		return "cannot be checked: its schema refers to itself without end"
 	default:
 		return "does not fit"
 	}

@@ -123,21 +123,22 @@ func (w *jsonWriter) fault(node *yaml.Node, message string) {
 	w.faults = append(w.faults, configfile.Faultf(node.Line, "%s", message))
 }
 
+// value writes one value that stands inside depth others. After the first fault nothing more is written.
 func (w *jsonWriter) value(node *yaml.Node, depth int) {
-	line := node
+	here := node
 	node = configfile.Resolve(node)
 	switch {
 	case len(w.faults) > 0:
-	case depth > maxDepth:
-		w.fault(line, "args are nested more than 64 deep")
 	case w.buf.Len() > maxSchemaBytes:
-		w.fault(line, "args are larger than 65536 bytes")
+		w.fault(here, "args are larger than 65536 bytes")
+	case node.Kind == yaml.ScalarNode:
+		w.scalar(node)
+	case depth == maxDepth:
+		w.fault(here, "args are nested more than 64 deep")
 	case node.Kind == yaml.MappingNode:
 		w.mapping(node, depth)
-	case node.Kind == yaml.SequenceNode:
-		w.list(node, depth)
 	default:
-		w.scalar(node)
+		w.list(node, depth)
 	}
 }
 
