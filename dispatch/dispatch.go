@@ -1,4 +1,17 @@
 // Package dispatch sends commands to devices and brings each reply to the client that waits for it.
+//
+// It promises that a reply which is in its device's output queue reaches the client whose request it answers, and no
+// other (I3); that a reply leaves the queue only once it is safe elsewhere or was read (I2); that "no reply" is said only
+// when the broker was asked (I8); and that no dependency which fails makes a call hang (I7).
+//
+// A poll looks into the cache, moves the device's queue into the cache, looks again, and only then asks for states.
+// Whatever fails on that way leaves the reply where it is: in the queue, in the cache, or in both. So a reply may be
+// given twice after a fault, always with the same body; it is never lost.
+//
+// The package keeps nothing that must survive: only what it knows of its dependencies' health, and who waits. It holds
+// no network code; it asks for what it needs through the ports in ports.go, which package app chooses.
+//
+// A Dispatcher is safe for concurrent use, and any number of them may share one broker and one cache (I6).
 package dispatch
 
 import (
@@ -50,7 +63,7 @@ type SendInput struct {
 // SendResult is an accepted command, with its replies where the caller waited for them.
 type SendResult struct {
 	Request device.Request
-	Replies []Reply // set when the final reply came within Wait
+	Replies []Reply // set when the final reply came within Wait; they count as read
 }
 
 // RepliesInput is a poll.

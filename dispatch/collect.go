@@ -1,0 +1,525 @@
+package dispatch
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"signaldevice/device"
+)
+
+// MaxIDs is how many requests one poll may ask for.
+const MaxIDs = 100
+
+// maxStraight is how many replies a poll without ids takes straight from the queue; the cache keeps to the same bound.
+const maxStraight = 100
+
+// Replies returns the caller's replies from the device and marks them read. With Wait it returns as soon as there is a
+// reply that is final or was not read before, or once no request asked for can have one any more.
+//
+// Reading one's own replies needs no permission. A request id of another client, of another device or of nobody is
+// StateNotFound. Errors: Invalid; DeviceNotFound; RateLimited, too many calls of the client wait; BrokerUnavailable, the
+// cache has nothing and the broker cannot be asked; Unavailable, neither can be asked; OutcomeUnknown, replies may have
+// been taken and lost on the way: asking by request id within the grace gives them again.
+func (d *Dispatcher) Replies(ctx context.Context, c Caller, in RepliesInput) (Replies, error) {
+	until := time.Now().Add(in.Wait)
+	if err := in.validate(); err != nil {
+		return Replies{}, err
+	}
+	at := place{device.MailboxOf(c.Client), in.Device}
+	var w *waiter
+	if in.Wait > 0 {
+		var err error
+		if w, err = d.waiters.join(at, in.IDs); err != nil {
+			return Replies{}, err
+		}
+		defer d.waiters.leave(w)
+	}
+	p, replies, err := d.collect(ctx, at, in.IDs)
+	if err == nil && p.foundNothing() {
+		err = d.touchable(ctx, c, in.Device, &p.brokerTime)
+	}
+	if err != nil || w == nil || p.worthReturning(nil) {
+		return replies, err
+	}
+	return d.collectUntil(ctx, w, until, p, replies)
+}
+
+// collectUntil reads again whenever the waiter is woken. An outage meanwhile is waited out; only if it lasts to the end
+// of the wait, it is the answer (I8).
+func (d *Dispatcher) collectUntil(ctx context.Context, w *waiter, until time.Time, first *poll, replies Replies) (Replies, error) {
+	var err error
+	for more := true; more; {
+		more = d.await(ctx, w, until)
+		if ctx.Err() != nil {
+			return Replies{}, left(ctx)
+		}
+		var p *poll
+		p, replies, err = d.collect(ctx, w.place, w.ids)
+		switch {
+		case err == nil && p.worthReturning(first):
+			return replies, nil
+		case err != nil && (!unanswered(err) || p.takeUnknown):
+			return Replies{}, err
+		}
+	}
+	return replies, err
+}
+
+func (in RepliesInput) validate() error {
+	if err := knownShape(in.Device); err != nil {
+		return err
+	}
+	if len(in.IDs) > MaxIDs {
+		return invalid("request_id", "at most %d requests can be asked for at once", MaxIDs)
+	}
+	return validWait(in.Wait)
+}
+
+func validWait(wait time.Duration) error {
+	if wait < 0 || wait > MaxWait {
+		return invalid("wait", "must be between 0 and %d seconds", MaxWait/time.Second)
+	}
+	return nil
+}
+
+func invalid(location, format string, args ...any) error {
+	message := fmt.Sprintf(format, args...)
+	return &device.Error{
+		Kind:    device.Invalid,
+		Message: location + ": " + message,
+		Faults:  []device.Fault{{Location: location, Message: message}},
+	}
+}
+
+func left(ctx context.Context) error {
+	return fmt.Errorf("dispatch: the caller left: %w", context.Cause(ctx))
+}
+
+// poll is one reading of one client's replies from one device.
+type poll struct {
+	d *Dispatcher
+	place
+	asked []device.RequestID // as the caller named them; none: everything
+	ids   []device.RequestID // the same without repeats and without what is no request id
+
+	cacheTime, brokerTime allowance
+	cacheErr, brokerErr   error // the outage that was met
+	takeUnknown           bool  // replies may have been taken from the cache and lost on the way
+	partial               bool  // not the whole queue was read
+
+	found    map[device.ReplyKey]device.Reply
+	ended    map[device.RequestID]bool // the final reply is among found
+	begun    map[device.RequestID]bool // some reply is
+	read     map[device.RequestID]bool // the cache has a mark: a reply was read and its grace is over
+	records  map[device.RequestID]device.Request
+	straight [][]byte // positions to acknowledge as read
+	took     bool     // something was taken from the cache
+	fresh    bool     // something that was not read before is among found
+	drained  bool     // the broker's queue was read
+	source   Source
+}
+
+func (d *Dispatcher) newPoll(at place, asked []device.RequestID) *poll {
+	p := &poll{
+		d:          d,
+		place:      at,
+		asked:      asked,
+		cacheTime:  allowance{cacheBudget},
+		brokerTime: allowance{brokerBudget},
+		found:      map[device.ReplyKey]device.Reply{},
+		ended:      map[device.RequestID]bool{},
+		begun:      map[device.RequestID]bool{},
+		read:       map[device.RequestID]bool{},
+		records:    map[device.RequestID]device.Request{},
+		source:     SourceCache,
+	}
+	// Ids of other clients go the whole way and find nothing, as unknown ones do: the time taken tells nothing (I3).
+	seen := map[device.RequestID]bool{}
+	for _, id := range asked {
+		if _, err := id.Claims(); err == nil && !seen[id] {
+			seen[id] = true
+			p.ids = append(p.ids, id)
+		}
+	}
+	return p
+}
+
+// collect makes one poll: cache, queue, cache again, and only then the requests' states. The poll is never nil.
+func (d *Dispatcher) collect(ctx context.Context, at place, asked []device.RequestID) (*poll, Replies, error) {
+	p := d.newPoll(at, asked)
+	if len(asked) > 0 && len(p.ids) == 0 {
+		return p, p.answer(), nil
+	}
+	p.take(ctx)
+	p.forgetReadElsewhere(ctx)
+	if p.complete() || p.takeUnknown && len(p.ids) == 0 {
+		return p.finish(ctx)
+	}
+	err := p.drain(ctx)
+	if err == nil {
+		err = p.inquire(ctx)
+	}
+	if err != nil && len(p.found) == 0 {
+		return p, Replies{}, err
+	}
+	if p.behind() {
+		p.lookAgain(ctx)
+	}
+	return p.finish(ctx)
+}
+
+// finish answers, and acknowledges what the answer hands out straight from the queue. Where there is no answer, nothing
+// is acknowledged.
+func (p *poll) finish(ctx context.Context) (*poll, Replies, error) {
+	if ctx.Err() != nil {
+		return p, Replies{}, left(ctx)
+	}
+	replies := p.answer()
+	if err := p.failure(replies); err != nil {
+		return p, Replies{}, err
+	}
+	p.d.acknowledge(ctx, p.device, p.straight, p.d.readGrace(), &p.brokerTime)
+	return p, replies, nil
+}
+
+// take reads this client's replies from the cache and marks them read there.
+func (p *poll) take(ctx context.Context) {
+	var taken Taken
+	err := p.d.cache.tell(ctx, &p.cacheTime, func(ctx context.Context) (err error) {
+		taken, err = p.d.cache.Take(ctx, Take{Mailbox: p.mailbox, Device: p.device, IDs: p.ids, Grace: p.d.grace})
+		return err
+	})
+	if err != nil {
+		p.takeFailed(err)
+		return
+	}
+	p.took = p.took || len(taken.Replies) > 0
+	p.fresh = p.fresh || len(taken.Replies) > taken.Again
+	for _, r := range taken.Replies {
+		p.add(r)
+		if !p.d.cache.Durable() && len(r.Position) > 0 {
+			p.straight = append(p.straight, r.Position) // it is still in the queue, and now it was read (I2)
+		}
+	}
+	for _, id := range taken.Read {
+		p.read[id] = true
+	}
+}
+
+func (p *poll) takeFailed(err error) {
+	if !unanswered(err) {
+		p.d.log.Error("taking replies from the cache failed", "err", err)
+		err = device.Wrap(device.OutcomeUnknown, err, "the cache failed")
+	}
+	p.cacheErr = err
+	p.takeUnknown = !device.Is(err, device.CacheUnavailable)
+}
+
+// add keeps a reply for the answer. The first body of a reply stays. A reply of another client is kept back, whatever
+// led to it (I3).
+func (p *poll) add(r device.Reply) {
+	if r.Mailbox != p.mailbox || r.Device != p.device {
+		p.d.log.Error("kept back a reply of another client or device", "device", p.device)
+		return
+	}
+	if p.drained {
+		p.source = SourceBroker
+	}
+	if _, there := p.found[r.Key()]; there {
+		return
+	}
+	p.found[r.Key()] = r
+	p.begun[r.Request] = true
+	if r.Final {
+		p.ended[r.Request] = true
+	}
+}
+
+// forgetReadElsewhere drops what the cache gave although its client has read it. A cache that is not durable may be one
+// instance's own, or come back from an outage with what was meanwhile read from the queue.
+func (p *poll) forgetReadElsewhere(ctx context.Context) {
+	if len(p.found) == 0 || p.d.cache.Durable() {
+		return
+	}
+	ids := slices.Collect(maps.Keys(p.begun))
+	list, err := p.d.records(ctx, p.mailbox, ids, &p.brokerTime)
+	if err != nil {
+		return // the reply is here, and nobody can say that it was read
+	}
+	for i, rec := range list {
+		if rec.Read {
+			p.forget(ids[i])
+		}
+	}
+	p.fresh = p.fresh && len(p.found) > 0
+}
+
+func (p *poll) forget(id device.RequestID) {
+	for key := range p.found {
+		if key.Request == id {
+			delete(p.found, key)
+		}
+	}
+	delete(p.begun, id)
+	delete(p.ended, id)
+	p.read[id] = true
+}
+
+// complete reports whether the cache alone answers the poll.
+func (p *poll) complete() bool {
+	if len(p.ids) == 0 {
+		return len(p.found) > 0
+	}
+	return len(p.unfinished()) == 0
+}
+
+// unfinished returns the requests asked for whose final reply was not found.
+func (p *poll) unfinished() []device.RequestID {
+	return slices.DeleteFunc(slices.Clone(p.ids), func(id device.RequestID) bool { return p.ended[id] })
+}
+
+// drain moves the device's queue into the cache and takes from there; where the cache cannot be used, or has no room, it
+// reads this client's own replies straight from the queue and leaves those of others in it. It returns what the broker
+// refused; outages are remembered.
+func (p *poll) drain(ctx context.Context) error {
+	err := p.move(ctx)
+	if cacheFailed(err) {
+		p.moveFailed(err)
+		err = p.readStraight(ctx)
+	}
+	if p.cacheErr == nil {
+		p.take(ctx) // also after an outage of the broker: part of the queue may have moved
+	}
+	return p.brokerFailed(err)
+}
+
+func (p *poll) moveFailed(err error) {
+	switch device.KindOf(err) {
+	case device.CacheUnavailable, device.OutcomeUnknown:
+		p.cacheErr = err // of Put, which takes nothing
+	}
+}
+
+func (p *poll) brokerFailed(err error) error {
+	if err == nil || !unanswered(err) {
+		return err
+	}
+	p.brokerErr = err
+	return nil
+}
+
+// move moves the device's whole queue into the cache, together with the other calls that want the same.
+func (p *poll) move(ctx context.Context) error {
+	if err := p.unusable(); err != nil {
+		return err
+	}
+	start, led := time.Now(), false
+	waiting, cancel := context.WithTimeout(ctx, p.brokerTime.left)
+	defer cancel()
+	cost, err := p.d.moves.do(waiting, p.device, func() (time.Duration, error) {
+		led = true
+		p.brokerTime.pay(time.Since(start)) // for the move ahead
+		cacheTime := p.cacheTime
+		// Others share this move: it goes on when its own caller leaves.
+		_, err := p.d.move(context.WithoutCancel(ctx), Drain{Device: p.device}, p.mailbox, &cacheTime, &p.brokerTime)
+		return p.cacheTime.left - cacheTime.left, err
+	})
+	if !led {
+		p.brokerTime.pay(time.Since(start))
+	}
+	p.cacheTime.pay(cost)
+	p.drained = p.drained || err == nil
+	return err
+}
+
+// unusable returns why nothing can be put into the cache now.
+func (p *poll) unusable() error {
+	if p.cacheErr != nil {
+		return p.cacheErr
+	}
+	if _, full := p.d.cache.room.outage(); full {
+		return errNotMoved
+	}
+	return nil
+}
+
+// readStraight reads this client's replies from the queue without the cache. They stay in the queue until finish.
+func (p *poll) readStraight(ctx context.Context) error {
+	q := Drain{Device: p.device, Mailbox: p.mailbox, Requests: p.ids, Limit: pageSize}
+	own := 0
+	defer func() { p.d.countDrained(own, 0, 0) }()
+	for range maxPages {
+		page, err := p.d.drainPage(ctx, q, &p.brokerTime)
+		if err != nil {
+			return err
+		}
+		p.drained = true
+		for _, r := range page.Replies {
+			if !p.wants(r) {
+				continue
+			}
+			if len(p.ids) == 0 && own >= maxStraight {
+				return nil // the rest is for the next poll
+			}
+			p.add(r.Reply)
+			if !r.Read {
+				own++
+				p.fresh = true
+				p.straight = append(p.straight, r.Position)
+			}
+		}
+		if !page.More || len(page.Replies) == 0 {
+			return nil
+		}
+		q.After = page.Replies[len(page.Replies)-1].Position
+	}
+	p.partial = true
+	return nil
+}
+
+// wants reports whether the poll asks for a reply that the queue shows. Without ids, only what was never read.
+func (p *poll) wants(r DrainedReply) bool {
+	if len(p.ids) == 0 {
+		return !r.Read
+	}
+	return slices.Contains(p.ids, r.Request)
+}
+
+// inquire asks the broker what became of the requests whose final reply was not found.
+func (p *poll) inquire(ctx context.Context) error {
+	ids := p.unfinished()
+	if len(ids) == 0 || p.brokerErr != nil {
+		return nil
+	}
+	list, err := p.d.records(ctx, p.mailbox, ids, &p.brokerTime)
+	if err != nil {
+		return p.brokerFailed(err)
+	}
+	for i, id := range ids {
+		p.records[id] = list[i]
+	}
+	return nil
+}
+
+// behind reports whether the broker knows of replies that were not found: they arrived a moment ago, another instance
+// was moving them, or they were read straight from the queue and are in their grace there.
+func (p *poll) behind() bool {
+	return slices.ContainsFunc(p.unfinished(), func(id device.RequestID) bool {
+		rec, known := p.records[id]
+		if !known || rec.Device != p.device || p.begun[id] && rec.State != device.StateAnswered {
+			return false
+		}
+		return rec.Queued || rec.Replies > 0 && !rec.Read && !p.read[id]
+	})
+}
+
+// lookAgain reads the queue and the cache once more. What is shown in the queue as read before is given again.
+func (p *poll) lookAgain(ctx context.Context) {
+	if p.unusable() != nil {
+		p.brokerFailed(p.readStraight(ctx))
+	} else {
+		q := Drain{Device: p.device, Mailbox: p.mailbox, Requests: p.ids}
+		readBefore, err := p.d.move(ctx, q, p.mailbox, &p.cacheTime, &p.brokerTime)
+		for _, r := range readBefore {
+			p.add(r)
+		}
+		if cacheFailed(err) {
+			p.moveFailed(err)
+			err = p.readStraight(ctx)
+		}
+		p.brokerFailed(err)
+	}
+	if p.cacheErr == nil {
+		p.take(ctx)
+	}
+}
+
+// answer makes what the caller gets of what was found.
+func (p *poll) answer() Replies {
+	out := Replies{Source: p.source, Replies: []Reply{}, Requests: []RequestState{}}
+	if len(p.found) == 0 && p.drained {
+		out.Source = SourceBroker
+	}
+	for _, r := range p.inOrder() {
+		out.Answered = out.Answered || r.Final
+		answer := p.d.catalogue.Answer(r.Command, r.Request, r.Body)
+		r.Position = nil // nobody's business beyond here
+		out.Replies = append(out.Replies, Reply{Reply: r, Answer: answer})
+	}
+	for _, id := range p.reported(out.Replies) {
+		out.Requests = append(out.Requests, RequestState{ID: id, State: p.state(id)})
+	}
+	return out
+}
+
+func (p *poll) inOrder() []device.Reply {
+	replies := make([]device.Reply, 0, len(p.found))
+	for _, r := range p.found {
+		replies = append(replies, r)
+	}
+	slices.SortFunc(replies, func(a, b device.Reply) int {
+		return cmp.Or(a.ReceivedAt.Compare(b.ReceivedAt), cmp.Compare(a.Request, b.Request), cmp.Compare(a.Seq, b.Seq))
+	})
+	return replies
+}
+
+// reported returns the ids as they were asked for, or else those of the replies.
+func (p *poll) reported(replies []Reply) []device.RequestID {
+	if len(p.asked) > 0 {
+		return p.asked
+	}
+	var ids []device.RequestID
+	for _, r := range replies {
+		if !slices.Contains(ids, r.Request) {
+			ids = append(ids, r.Request)
+		}
+	}
+	return ids
+}
+
+// failure returns the error to give instead of an answer that tells nothing, or would hide that something was lost on
+// the way (I8).
+func (p *poll) failure(r Replies) error {
+	told := len(r.Replies) > 0 || slices.ContainsFunc(r.Requests, func(s RequestState) bool {
+		return s.State != device.StateUnverified && s.State != device.StateNotFound
+	})
+	unverified := slices.ContainsFunc(r.Requests, func(s RequestState) bool { return s.State == device.StateUnverified })
+	blind := len(p.asked) == 0 && (p.takeUnknown || p.brokerErr != nil)
+	switch {
+	case told && !(len(p.asked) == 0 && p.takeUnknown):
+		return nil
+	case !blind && !unverified:
+		return nil
+	case p.takeUnknown && p.brokerErr == nil:
+		return device.Wrap(device.OutcomeUnknown, p.cacheErr, "replies may have been taken on the way here; ask for them by request id within the read grace")
+	case p.cacheErr != nil:
+		return device.Wrap(device.Unavailable, p.brokerErr, "neither broker nor cache answers; replies are kept, ask again by request id")
+	default:
+		return device.Wrap(device.BrokerUnavailable, p.brokerErr, "the cache has nothing and the broker does not answer")
+	}
+}
+
+// foundNothing reports whether nothing of this client was found at the device.
+func (p *poll) foundNothing() bool {
+	return len(p.found) == 0 && !slices.ContainsFunc(p.ids, func(id device.RequestID) bool {
+		return p.state(id) != device.StateNotFound
+	})
+}
+
+// worthReturning reports whether a wait ends with this poll. first is the poll that the wait began with, nil for that
+// poll itself.
+func (p *poll) worthReturning(first *poll) bool {
+	if p.fresh || len(p.ended) > 0 {
+		return true
+	}
+	return len(p.asked) > 0 && !slices.ContainsFunc(p.asked, func(id device.RequestID) bool {
+		state := p.state(id)
+		// No reply yet is news to one who has waited for it; to one who knew, only a late reply is.
+		gaveUp := state == device.StateNoReply && first != nil && first.state(id) != device.StateNoReply
+		return !gaveUp && !settled(state)
+	})
+}

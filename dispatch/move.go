@@ -1,0 +1,258 @@
+package dispatch
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"signaldevice/device"
+)
+
+// Bounds of emptying one queue.
+const (
+	pageSize  = 100     // replies read at once
+	maxPages  = 64      // of one queue in one call; a queue holds 1,000 unread replies unless told otherwise
+	putBytes  = 1 << 20 // what one Put is given, but for a single larger reply
+	putNeeds  = 100 * time.Millisecond
+	ackAtOnce = time.Millisecond
+)
+
+// errNotMoved: the cache would have to work longer than a call may, or has no room. The rest is still in the queue.
+var errNotMoved = errors.New("dispatch: move: the queue was not moved into the cache as a whole")
+
+// cacheFailed tells whether moving a queue failed on the cache's side. Reading the queue never has an unknown outcome.
+func cacheFailed(err error) bool {
+	switch device.KindOf(err) {
+	case device.CacheFull, device.CacheUnavailable, device.OutcomeUnknown:
+		return true
+	}
+	return errors.Is(err, errNotMoved)
+}
+
+// readGrace is the grace for acknowledging what a client has read. Without a grace the broker is still told that it was
+// a read: a reply acknowledged with no grace at all has only moved into the cache.
+func (d *Dispatcher) readGrace() time.Duration { return max(d.grace, ackAtOnce) }
+
+// move reads the queue page by page into the cache, and acknowledges what a durable cache holds (I2). What a cache that
+// is not durable holds stays in the queue until its client has read it. It returns the replies that the queue shows
+// although they were read before; those are not put into the cache, which would make them unread again.
+//
+// When it fails, what was confirmed is in the cache and the rest in the queue, some perhaps in both.
+func (d *Dispatcher) move(ctx context.Context, q Drain, reader device.Mailbox, cacheTime, brokerTime *allowance) (readBefore []device.Reply, err error) {
+	q.Limit = pageSize
+	for range maxPages {
+		page, err := d.drainPage(ctx, q, brokerTime)
+		if err != nil {
+			return readBefore, err
+		}
+		var unread []device.Reply
+		for _, r := range page.Replies {
+			if r.Read {
+				readBefore = append(readBefore, r.Reply)
+			} else {
+				unread = append(unread, r.Reply)
+			}
+		}
+		if err := d.moveReplies(ctx, q.Device, unread, reader, cacheTime, brokerTime); err != nil {
+			return readBefore, err
+		}
+		if !page.More || len(page.Replies) == 0 {
+			return readBefore, nil
+		}
+		q.After = page.Replies[len(page.Replies)-1].Position
+	}
+	return readBefore, errNotMoved
+}
+
+func (d *Dispatcher) drainPage(ctx context.Context, q Drain, brokerTime *allowance) (page DrainPage, err error) {
+	err = d.broker.ask(ctx, brokerTime, func(ctx context.Context) (err error) {
+		page, err = d.broker.Drain(ctx, q)
+		return err
+	})
+	return page, err
+}
+
+// moveReplies puts replies into the cache, a bounded part at a time, and acknowledges each part at once.
+func (d *Dispatcher) moveReplies(ctx context.Context, dev device.ID, replies []device.Reply, reader device.Mailbox, cacheTime, brokerTime *allowance) error {
+	for len(replies) > 0 {
+		if cacheTime.left < putNeeds {
+			return errNotMoved
+		}
+		n := partLen(replies)
+		part := replies[:n]
+		durable := d.cache.Durable()
+		results, err := d.put(ctx, part, cacheTime)
+		if err != nil {
+			return err
+		}
+		moved, read := d.sortOut(part, results, reader)
+		if durable {
+			d.acknowledge(ctx, dev, moved, 0, brokerTime)
+		}
+		d.acknowledge(ctx, dev, read, ackAtOnce, brokerTime)
+		replies = replies[n:]
+	}
+	return nil
+}
+
+// partLen returns how many of the replies fit into one Put: at least one.
+func partLen(replies []device.Reply) int {
+	size := 0
+	for i, r := range replies {
+		size += len(r.Body)
+		if i > 0 && size > putBytes {
+			return i
+		}
+	}
+	return len(replies)
+}
+
+func (d *Dispatcher) put(ctx context.Context, replies []device.Reply, cacheTime *allowance) (results []PutResult, err error) {
+	err = d.cache.tell(ctx, cacheTime, func(ctx context.Context) (err error) {
+		results, err = d.cache.Put(ctx, replies)
+		return err
+	})
+	switch {
+	case device.Is(err, device.CacheFull):
+		d.cache.room.refused()
+	case err == nil && len(results) != len(replies):
+		err = errors.New("dispatch: put: the cache did not tell of every reply")
+	case err == nil:
+		d.cache.room.stored()
+	}
+	if err != nil && !cacheFailed(err) {
+		// The reply is as safe as before: it is in the queue. But somebody should know why it stays there.
+		d.log.Error("putting replies into the cache failed", "err", err)
+		err = device.Wrap(device.OutcomeUnknown, err, "the cache failed")
+	}
+	return results, err
+}
+
+// sortOut tells what may leave the queue because the cache holds it, and what because its client read it.
+func (d *Dispatcher) sortOut(replies []device.Reply, results []PutResult, reader device.Mailbox) (moved, read [][]byte) {
+	var own, foreign, duplicate int
+	for i, r := range replies {
+		switch results[i] {
+		case Stored:
+			moved = append(moved, r.Position)
+			if r.Mailbox == reader {
+				own++
+				continue
+			}
+			foreign++
+			d.waiters.notify(place{r.Mailbox, r.Device}, r.Request, r.Final)
+		case Duplicate:
+			moved = append(moved, r.Position)
+			duplicate++
+		case Read:
+			read = append(read, r.Position)
+			duplicate++
+		}
+	}
+	d.countDrained(own, foreign, duplicate)
+	return moved, read
+}
+
+func (d *Dispatcher) countDrained(own, foreign, duplicate int) {
+	if own > 0 {
+		d.observer.Drained(Own, own)
+	}
+	if foreign > 0 {
+		d.observer.Drained(Foreign, foreign)
+	}
+	if duplicate > 0 {
+		d.observer.Drained(DuplicateCopy, duplicate)
+	}
+}
+
+// acknowledge lets replies leave the queue. It reports no error: what stays in the queue is drained again and found to
+// be a duplicate, which costs time but no reply.
+func (d *Dispatcher) acknowledge(ctx context.Context, dev device.ID, positions [][]byte, after time.Duration, brokerTime *allowance) {
+	if len(positions) == 0 {
+		return
+	}
+	err := d.broker.tell(ctx, brokerTime, func(ctx context.Context) error {
+		return d.broker.Acknowledge(ctx, dev, positions, after)
+	})
+	if err != nil && !unanswered(err) && ctx.Err() == nil {
+		d.log.Warn("the broker refused an acknowledgement", "device", dev, "replies", len(positions), "err", err)
+	}
+}
+
+// moves lets the calls that find the same queue unread at the same time share one move of it.
+//
+// A call that comes while a move runs cannot use its result: its reply may have arrived behind the place that was read.
+// It shares the next move with all who come meanwhile.
+type moves struct {
+	mu      sync.Mutex
+	running map[device.ID]*sharedMove
+	next    map[device.ID]*sharedMove
+}
+
+type sharedMove struct {
+	done chan struct{}
+	err  error
+	cost time.Duration // of the cache's work
+}
+
+// do returns once a move of the device's queue that began after this call has ended, with what came of it. It runs the
+// move itself, or waits for another call that does; ctx bounds waiting for that one.
+func (m *moves) do(ctx context.Context, dev device.ID, run func() (cacheCost time.Duration, err error)) (time.Duration, error) {
+	mine, ahead, lead := m.enter(dev)
+	if !lead {
+		return mine.wait(ctx)
+	}
+	defer m.leave(dev, mine)
+	if ahead != nil {
+		<-ahead.done // bounded by the allowances of the call that runs it
+		if cacheFailed(ahead.err) {
+			mine.err = ahead.err // it would meet the same, and its time would be lost
+			return 0, mine.err
+		}
+	}
+	mine.err = errNotMoved // what those who share are told if run panics
+	mine.cost, mine.err = run()
+	return mine.cost, mine.err
+}
+
+func (s *sharedMove) wait(ctx context.Context) (time.Duration, error) {
+	select {
+	case <-s.done:
+		return s.cost, s.err
+	case <-ctx.Done():
+		return 0, device.Wrap(device.BrokerUnavailable, ctx.Err(), "the broker did not answer in time")
+	}
+}
+
+// enter returns the move to share, whether the caller has to run it, and then the one that runs before it, if any.
+func (m *moves) enter(dev device.ID) (mine, ahead *sharedMove, lead bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.running == nil {
+		m.running, m.next = map[device.ID]*sharedMove{}, map[device.ID]*sharedMove{}
+	}
+	if mine = m.next[dev]; mine != nil {
+		return mine, nil, false
+	}
+	mine = &sharedMove{done: make(chan struct{})}
+	if ahead = m.running[dev]; ahead == nil {
+		m.running[dev] = mine
+	} else {
+		m.next[dev] = mine
+	}
+	return mine, ahead, true
+}
+
+// leave ends a move and lets the next one run.
+func (m *moves) leave(dev device.ID, mine *sharedMove) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if next := m.next[dev]; next != nil {
+		m.running[dev] = next
+		delete(m.next, dev)
+	} else {
+		delete(m.running, dev)
+	}
+	close(mine.done)
+}

@@ -1,0 +1,203 @@
+package dispatch
+
+import (
+	"context"
+	"time"
+
+	"signaldevice/device"
+)
+
+// deliveredWait is how long Send waits for the device's PUBACK. The broker's answer has to arrive within brokerBudget.
+const deliveredWait = time.Second
+
+// maxIdempotencyKey is the longest key in bytes.
+const maxIdempotencyKey = 255
+
+// Commands returns every command of the catalogue, with what the caller may send.
+func (d *Dispatcher) Commands(c Caller) []CommandView {
+	commands := d.catalogue.Commands()
+	views := make([]CommandView, 0, len(commands))
+	for _, cmd := range commands {
+		views = append(views, CommandView{Command: cmd, Allowed: c.may(cmd.Permission)})
+	}
+	return views
+}
+
+// Send validates a command, and the caller's permission to send it, and gives it to the broker. With Wait it returns
+// the replies if the final one comes in time; if not, it has read nothing, and the replies stay readable. A repeated
+// idempotency key gives the request as it stands now.
+//
+// An unknown command is told from a forbidden one: every client may read the catalogue's names. A device outside the
+// caller's labels is one that does not exist.
+//
+// Errors: Invalid, UnknownCommand, Forbidden, InvalidArguments, RateLimited, BrokerUnavailable, OutcomeUnknown, and what
+// the broker refuses: DeviceNotFound, DeviceOffline, IdempotencyReused, TooManyUnread, PayloadTooLarge.
+func (d *Dispatcher) Send(ctx context.Context, c Caller, in SendInput) (SendResult, error) {
+	until := time.Now().Add(in.Wait)
+	cmd, result, outcome, err := d.send(ctx, c, in, until)
+	if err != nil {
+		outcome = string(device.KindOf(err))
+	}
+	d.observer.Sent(cmd.Name, outcome)
+	return result, err
+}
+
+func (d *Dispatcher) send(ctx context.Context, c Caller, in SendInput, until time.Time) (cmd device.Command, result SendResult, outcome string, err error) {
+	cmd, payload, err := d.prepare(c, in)
+	if err != nil {
+		return cmd, SendResult{}, "", err
+	}
+	mailbox := device.MailboxOf(c.Client)
+	var w *waiter
+	if in.Wait > 0 {
+		if w, err = d.waiters.join(place{mailbox, in.Device}, nil); err != nil {
+			return cmd, SendResult{}, "", err
+		}
+		defer d.waiters.leave(w)
+	}
+	req, repeated, err := d.deliver(ctx, c, in, cmd, payload)
+	if err != nil {
+		return cmd, SendResult{}, "", err
+	}
+	outcome = string(req.State)
+	if repeated {
+		outcome = "repeated"
+	}
+	if w == nil {
+		return cmd, SendResult{Request: req}, outcome, nil
+	}
+	return cmd, d.awaitFinal(ctx, w, req, until), outcome, nil
+}
+
+// prepare checks what can be checked without the broker.
+func (d *Dispatcher) prepare(c Caller, in SendInput) (device.Command, device.Payload, error) {
+	if err := knownShape(in.Device); err != nil {
+		return device.Command{}, device.Payload{}, err
+	}
+	if err := validWait(in.Wait); err != nil {
+		return device.Command{}, device.Payload{}, err
+	}
+	if len(in.IdempotencyKey) > maxIdempotencyKey {
+		return device.Command{}, device.Payload{}, invalid("Idempotency-Key", "may have at most %d bytes", maxIdempotencyKey)
+	}
+	cmd, err := d.catalogue.Command(in.Command)
+	if err != nil {
+		return device.Command{}, device.Payload{}, err
+	}
+	if err := c.need(cmd.Permission); err != nil {
+		return cmd, device.Payload{}, err
+	}
+	payload, err := d.catalogue.Prepare(in.Command, in.Args)
+	return cmd, payload, err
+}
+
+func (d *Dispatcher) deliver(ctx context.Context, c Caller, in SendInput, cmd device.Command, payload device.Payload) (req device.Request, repeated bool, err error) {
+	mailbox := device.MailboxOf(c.Client)
+	s := Send{
+		Device:         in.Device,
+		Mailbox:        mailbox,
+		Client:         c.Client,
+		Command:        cmd,
+		Payload:        payload,
+		IdempotencyKey: in.IdempotencyKey,
+		Labels:         c.Labels,
+		WaitDelivered:  deliveredWait,
+	}
+	if in.Wait > 0 {
+		s.WaitDelivered = 0 // the reply is waited for, and its PUBACK is no news
+	}
+	s.CachedUnread, s.CachedUnreadBytes = d.unread(ctx, mailbox, in.Device)
+	err = d.broker.tell(ctx, &allowance{brokerBudget}, func(ctx context.Context) (err error) {
+		req, repeated, err = d.broker.Send(ctx, s)
+		return err
+	})
+	if device.Is(err, device.OutcomeUnknown) {
+		err = sendUnknown(err, in.IdempotencyKey != "")
+	}
+	return req, repeated, err
+}
+
+func sendUnknown(cause error, withKey bool) error {
+	message := "the command may have been accepted; look for it in GET /v1/requests before sending it again"
+	if withKey {
+		message = "the command may have been accepted; it is safe to send it again with the same Idempotency-Key"
+	}
+	return &device.Error{Kind: device.OutcomeUnknown, Message: message, RetryAfter: time.Second, Err: cause}
+}
+
+// unread tells what of the client's unread replies the broker cannot count because only the cache holds them. If the
+// cache does not tell, the broker counts its own.
+func (d *Dispatcher) unread(ctx context.Context, m device.Mailbox, dev device.ID) (ids []device.RequestID, size int64) {
+	if !d.cache.Durable() {
+		return nil, 0 // all of it is in the queue too
+	}
+	err := d.cache.ask(ctx, &allowance{cacheBudget}, func(ctx context.Context) (err error) {
+		ids, size, err = d.cache.Unread(ctx, m, dev)
+		return err
+	})
+	if err != nil {
+		return nil, 0
+	}
+	return ids, size
+}
+
+// awaitFinal waits for the final reply of a request that was just sent. It looks before it takes: as long as the final
+// reply is not known to be in, nothing is read, so that nothing read is missing from a result without replies.
+func (d *Dispatcher) awaitFinal(ctx context.Context, w *waiter, req device.Request, until time.Time) SendResult {
+	for more := true; ; {
+		if d.waiters.sawFinal(w, req.ID) || req.State == device.StateAnswered {
+			replies, state := d.collectFinal(ctx, w.place, req.ID)
+			if len(replies) > 0 {
+				req.State = state
+				return SendResult{Request: req, Replies: replies}
+			}
+			if settled(state) {
+				return SendResult{Request: req}
+			}
+		}
+		if !more || settled(req.State) || req.State == device.StateNoReply {
+			return SendResult{Request: req}
+		}
+		more = d.await(ctx, w, until)
+		if !d.waiters.sawFinal(w, req.ID) {
+			req = d.refreshed(ctx, w.mailbox, req)
+		}
+	}
+}
+
+// refreshed returns the request as the broker knows it now, or as it was known before.
+func (d *Dispatcher) refreshed(ctx context.Context, m device.Mailbox, req device.Request) device.Request {
+	list, err := d.records(ctx, m, []device.RequestID{req.ID}, &allowance{brokerBudget})
+	if err != nil || list[0].State == device.StateNotFound {
+		return req
+	}
+	return list[0]
+}
+
+// collectFinal takes the replies of a request whose final reply is known to be in. It brings everything into one place
+// first, and takes nothing where that fails: a progress reply taken without the final one might be lost to its reader.
+func (d *Dispatcher) collectFinal(ctx context.Context, at place, id device.RequestID) ([]Reply, device.State) {
+	p := d.newPoll(at, []device.RequestID{id})
+	err := p.move(ctx)
+	if cacheFailed(err) {
+		p.moveFailed(err)
+		err = p.readStraight(ctx)
+	}
+	if err != nil {
+		return nil, device.StateUnverified
+	}
+	if !p.ended[id] && p.cacheErr == nil {
+		p.take(ctx)
+	}
+	if !p.ended[id] && !p.took {
+		if err := p.inquire(ctx); err != nil {
+			return nil, device.StateUnverified
+		}
+		return nil, p.state(id) // what was read straight stays in the queue
+	}
+	_, replies, err := p.finish(ctx)
+	if err != nil {
+		return nil, device.StateUnverified
+	}
+	return replies.Replies, p.state(id)
+}
