@@ -17,15 +17,15 @@ const testCatalogue = `
 commands:
   - name: ping
     title: Ping
-    permission: command.ping
+    permission: commands.test
     args: {type: object, additionalProperties: false}
   - name: get_status
     title: Status
-    permission: command.get_status
+    permission: commands.test
     args: {type: object, additionalProperties: false}
   - name: configure
     title: Configure
-    permission: command.configure
+    permission: commands.test
     args:
       type: object
       properties:

@@ -1,0 +1,67 @@
+package app
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"signaldevice/broker"
+)
+
+// BrokerOptions say how a broker runs.
+type BrokerOptions struct {
+	Data  string // folder of everything that must survive; made if need be
+	MQTT  string // address to listen on for devices
+	GRPC  string // address to listen on for the API and for IoT Core's clients
+	Admin string // address of the listener for metrics and health
+
+	Hosts     []string      // names and addresses at which others reach this machine, for the server certificate
+	TLS12     bool          // admit devices with TLS 1.2
+	Retention time.Duration // how long an unread reply stays in the output queue; 0: the broker's default
+
+	Log *slog.Logger
+}
+
+// Broker starts a broker. Its data folder then holds the certificates that an API needs, and the default roles and
+// commands to be copied and edited.
+func Broker(ctx context.Context, o BrokerOptions) (*App, error) {
+	a := newApp(o.Log)
+	b, err := a.startBroker(ctx, o)
+	if err == nil {
+		err = a.serveAdmin(ctx, o.Admin, nil, false, b.Metrics())
+	}
+	return a.started(ctx, err)
+}
+
+// startBroker starts the broker and notes where it is reached.
+func (a *App) startBroker(ctx context.Context, o BrokerOptions) (*broker.Broker, error) {
+	if o.Data == "" {
+		return nil, fmt.Errorf("broker: a data folder is needed")
+	}
+	if err := writeDefaults(o.Data); err != nil {
+		return nil, err
+	}
+	b, err := broker.New(broker.Config{
+		DataDir:   o.Data,
+		MQTTAddr:  o.MQTT,
+		GRPCAddr:  o.GRPC,
+		Hosts:     o.Hosts,
+		TLS12:     o.TLS12,
+		Retention: o.Retention,
+		Log:       a.log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err := b.Start(ctx); err != nil {
+		return nil, err
+	}
+	a.onStop("broker", b.Stop)
+	a.ready.MQTT, a.ready.GRPC = dialable(b.MQTTAddr()), dialable(b.GRPCAddr())
+	a.ready.CA, a.ready.RegistryID = b.CAFile(), broker.DefaultRegistry
+	a.ready.Service, a.ready.Operator = keyPair(b.ServiceCert()), keyPair(b.OperatorCert())
+	return b, nil
+}
+
+func keyPair(cert, key string) *KeyPair { return &KeyPair{Cert: cert, Key: key} }

@@ -1,0 +1,39 @@
+package main
+
+import (
+	"time"
+
+	"signaldevice/app"
+)
+
+// apiFlags are the options of the API, wherever it runs. The variable host is where its listeners are by default: set
+// by each subcommand.
+type apiFlags struct {
+	HTTP         string        `name:"http" help:"Listen here for the HTTP API." default:"${host}:8080" placeholder:"ADDR" group:"API"`
+	Tokens       string        `help:"File of token hashes, made by token create; read again when it changes." placeholder:"FILE" group:"API"`
+	Roles        string        `help:"File of roles and their permissions; read again when it changes." placeholder:"FILE" group:"API"`
+	Catalogue    string        `help:"File of commands; read again when it changes." placeholder:"FILE" group:"API"`
+	Redis        string        `help:"Cache: redis://HOST:PORT, rediss:// or several for Sentinel or Cluster. Without it the cache is in memory." placeholder:"URL" group:"API"`
+	CacheDurable bool          `help:"Vouch that this Redis keeps what it acknowledged, although it has no append-only file." group:"API"`
+	CacheTTL     time.Duration `name:"cache-ttl" help:"How long a reply stays in the cache." default:"1h" placeholder:"TIME" group:"API"`
+	ReplyGrace   time.Duration `help:"How long a reply that was read can be read again by its request id; 0 not at all." default:"30s" placeholder:"TIME" group:"API"`
+	Rate         float64       `help:"Calls a second that one client may make; 0 for no limit." default:"50" placeholder:"N" group:"API"`
+	Burst        int           `help:"Calls that one client may make at once." default:"100" placeholder:"N" group:"API"`
+	Pprof        bool          `help:"Serve profiles of the process on the admin listener." group:"API"`
+}
+
+func (f apiFlags) options() app.APIOptions {
+	return app.APIOptions{
+		HTTP:         f.HTTP,
+		Tokens:       f.Tokens,
+		Roles:        f.Roles,
+		Catalogue:    f.Catalogue,
+		Redis:        f.Redis,
+		CacheDurable: f.CacheDurable,
+		CacheTTL:     f.CacheTTL,
+		ReplyGrace:   f.ReplyGrace,
+		Rate:         f.Rate,
+		Burst:        f.Burst,
+		Pprof:        f.Pprof,
+	}
+}

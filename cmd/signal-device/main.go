@@ -1,0 +1,131 @@
+// Command signal-device sends commands to cameras and brings their replies back: the API, the message broker behind it,
+// both in one process, a demonstration, and the tools around them. Each file holds one subcommand: flags in, app out.
+//
+// It exits with 0 when all went well, 1 when something failed and 2 when the command line is wrong.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/alecthomas/kong"
+)
+
+// The exit codes.
+const (
+	exitOK     = 0
+	exitFailed = 1
+	exitUsage  = 2
+)
+
+// commandLine is everything that may stand on the command line.
+type commandLine struct {
+	LogLevel  slog.Level `help:"Log what is at least so important: debug, info, warn or error." default:"info" placeholder:"LEVEL"`
+	LogFormat string     `help:"Log as text or as json, on standard error." enum:"text,json" default:"text"`
+
+	Demo       demoCommand       `cmd:"" group:"start" set:"host=127.0.0.1" help:"Try it: broker, API and simulated cameras on this machine."`
+	Standalone standaloneCommand `cmd:"" group:"start" set:"host=" help:"Run broker and API in one process."`
+	Serve      serveCommand      `cmd:"" group:"start" set:"host=" help:"Run the API; the broker runs elsewhere."`
+	Broker     brokerCommand     `cmd:"" group:"start" set:"host=" help:"Run the broker, or make certificates for its clients."`
+
+	Token     tokenCommand     `cmd:"" group:"set up" help:"Make bearer tokens for clients of the API."`
+	EnrolCode enrolCodeCommand `cmd:"" group:"set up" help:"Make a one-time code with which a camera enrols itself."`
+	Catalogue catalogueCommand `cmd:"" group:"set up" help:"Check a file of commands."`
+
+	Send    sendCommand    `cmd:"" group:"use" help:"Send a command to a camera."`
+	Replies repliesCommand `cmd:"" group:"use" help:"Read the replies of a camera."`
+	Camera  cameraCommand  `cmd:"" group:"use" help:"Be a camera: simulated, with real MQTT."`
+
+	OpenAPI openAPICommand `cmd:"" name:"openapi" group:"about" help:"Print the description of the HTTP API."`
+	Version versionCommand `cmd:"" group:"about" help:"Print which build this is."`
+}
+
+const description = `Send commands to cameras and read their replies.
+
+Every option may also be an environment variable: --ready-file is SIGNAL_DEVICE_READY_FILE.
+It exits with 0 when all went well, 1 when something failed and 2 when the command line is wrong.`
+
+func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
+
+// run is main with its surroundings as arguments. Only --help ends the process from within.
+func run(args []string, stdout, stderr io.Writer) int {
+	var cli commandLine
+	parser, err := kong.New(&cli,
+		kong.Name("signal-device"),
+		kong.Description(description),
+		kong.DefaultEnvars("SIGNAL_DEVICE"),
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true, FlagsLast: true}),
+		kong.ExplicitGroups([]kong.Group{
+			{Key: "start", Title: "Start"}, {Key: "set up", Title: "Set up"}, {Key: "use", Title: "Use"}, {Key: "about", Title: "About"},
+		}),
+		kong.Writers(stdout, stderr),
+	)
+	if err != nil {
+		return fail(stderr, err)
+	}
+	parsed, err := parser.Parse(args)
+	if err != nil {
+		fmt.Fprintf(stderr, "signal-device: %v\nTry: signal-device %s\n", err, helpFor(err))
+		return exitUsage
+	}
+	// The first signal stops in order; the second one, with the default behaviour back in place, at once.
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop)
+	defer stop()
+
+	env := &environment{
+		out: stdout,
+		err: stderr,
+		log: newLogger(stderr, cli.LogLevel, cli.LogFormat),
+	}
+	parsed.BindTo(ctx, (*context.Context)(nil))
+	if err := parsed.Run(env); err != nil {
+		return fail(stderr, err)
+	}
+	return exitOK
+}
+
+// environment is what every subcommand is given besides its flags.
+type environment struct {
+	out io.Writer
+	err io.Writer
+	log *slog.Logger
+}
+
+func newLogger(w io.Writer, level slog.Level, format string) *slog.Logger {
+	options := &slog.HandlerOptions{Level: level}
+	if format == "json" {
+		return slog.New(slog.NewJSONHandler(w, options))
+	}
+	return slog.New(slog.NewTextHandler(w, options))
+}
+
+// usageError is a fault of the command line that only the subcommand could find.
+type usageError struct{ error }
+
+func usagef(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
+
+func fail(stderr io.Writer, err error) int {
+	fmt.Fprintf(stderr, "signal-device: %v\n", err)
+	if errors.As(err, new(usageError)) {
+		return exitUsage
+	}
+	return exitFailed
+}
+
+// helpFor returns the arguments that show the help nearest to a fault of the command line.
+func helpFor(err error) string {
+	var parse *kong.ParseError
+	if errors.As(err, &parse) && parse.Context != nil {
+		if node := parse.Context.Selected(); node != nil {
+			return node.Path() + " --help"
+		}
+	}
+	return "--help"
+}
