@@ -13,7 +13,7 @@ import (
 // maxToldRoles bounds how many unknown roles are remembered as told of.
 const maxToldRoles = 1000
 
-// noDevice is a condition that no device meets, because "!" cannot be in the key of a label.
+// noDevice is a condition that no device meets, because "!" cannot be the key of a label.
 var noDevice = device.Labels{"!": "no role"}
 
 // AuthorizerConfig says which roles an Authorizer keeps up with.

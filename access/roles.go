@@ -2,8 +2,10 @@ package access
 
 import (
 	_ "embed"
-	"fmt"
+	"maps"
 	"regexp"
+	"slices"
+	"strconv"
 	"strings"
 
 	"go.yaml.in/yaml/v4"
@@ -29,6 +31,9 @@ func DefaultRoles() []byte { return []byte(defaultRoles) }
 
 // permissionPattern is a permission, or one with a last word of *, or * alone.
 var permissionPattern = regexp.MustCompile(`^([A-Za-z0-9_-]+\.)*([A-Za-z0-9_-]+|\*)$`)
+
+// labelKey is what the broker takes as the key of a device's label.
+var labelKey = regexp.MustCompile(`^[a-z][-_0-9a-z]{0,62}$`)
 
 // Roles is one version of roles.yaml. It is immutable.
 type Roles struct {
@@ -100,12 +105,12 @@ func readRole(p pair) (*role, configfile.Faults) {
 	list := configfile.Field(p.value, "permissions")
 	for i, permission := range e.Permissions {
 		if !permissionPattern.MatchString(permission) {
-			faults = append(faults, configfile.Faultf(configfile.Line(list, fmt.Sprint(i)), "permission %q must be words with dots between them; only the last word may be *", permission))
+			faults = append(faults, configfile.Faultf(configfile.Line(list, strconv.Itoa(i)), "permission %q must be words with dots between them; only the last word may be *", permission))
 		}
 	}
-	for key, value := range e.Labels {
-		if key == "" || value == "" {
-			faults = append(faults, configfile.Faultf(configfile.Line(p.value, "labels"), "labels of role %s must have a key and a value", p.name))
+	for _, key := range slices.Sorted(maps.Keys(e.Labels)) {
+		if !labelKey.MatchString(key) {
+			faults = append(faults, configfile.Faultf(configfile.Line(p.value, "labels"), "label %q can be on no device: its key must match %s", key, labelKey))
 		}
 	}
 	return &role{labels: device.Labels(e.Labels), may: newGrants(e.Permissions).may}, faults
