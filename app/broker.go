@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"signaldevice/broker"
+	"signaldevice/broker/identity"
+	"signaldevice/broker/registry"
 )
 
 // BrokerOptions say how a broker runs.
@@ -42,7 +44,7 @@ func (a *App) startBroker(ctx context.Context, o BrokerOptions) (*broker.Broker,
 	if err := writeDefaults(o.Data); err != nil {
 		return nil, err
 	}
-	b, err := broker.New(broker.Config{
+	b, err := broker.Start(ctx, broker.Config{
 		DataDir:   o.Data,
 		MQTTAddr:  o.MQTT,
 		GRPCAddr:  o.GRPC,
@@ -54,13 +56,11 @@ func (a *App) startBroker(ctx context.Context, o BrokerOptions) (*broker.Broker,
 	if err != nil {
 		return nil, err
 	}
-	if err := b.Start(ctx); err != nil {
-		return nil, err
-	}
-	a.onStop("broker", b.Stop)
+	a.watch("broker", b.Failed(), b.Stop)
 	a.ready.MQTT, a.ready.GRPC = dialable(b.MQTTAddr()), dialable(b.GRPCAddr())
-	a.ready.CA, a.ready.RegistryID = b.CAFile(), broker.DefaultRegistry
-	a.ready.Service, a.ready.Operator = keyPair(b.ServiceCert()), keyPair(b.OperatorCert())
+	a.ready.CA, a.ready.RegistryID = b.CAFile(), registry.DefaultID
+	a.ready.Service = keyPair(b.ClientCertificate(identity.RoleService))
+	a.ready.Operator = keyPair(b.ClientCertificate(identity.RoleOperator))
 	return b, nil
 }
 

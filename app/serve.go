@@ -83,7 +83,7 @@ func (a *App) startAPI(ctx context.Context, o APIOptions, b BrokerAccess) (*api,
 		return nil, err
 	}
 	link, err := brokerlink.Dial(brokerlink.Config{
-		Addrs: b.Addrs, CAFile: b.CA, CertFile: b.Cert, KeyFile: b.Key, Log: a.log,
+		Addrs: b.Addrs, CAFile: b.CA, CertFile: b.Cert, KeyFile: b.Key,
 	})
 	if err != nil {
 		return nil, err

@@ -108,7 +108,7 @@ func TestDemoStaysOnThisMachine(t *testing.T) {
 	for _, flag := range []string{"--http", "--admin", "--mqtt", "--grpc"} {
 		t.Run(flag, func(t *testing.T) {
 			out, err := exec.CommandContext(t.Context(), "signal-device", "demo", flag, "0.0.0.0:0").CombinedOutput()
-			if err == nil || !strings.Contains(string(out), "loopback") || !strings.Contains(string(out), flag) {
+			if err == nil || !strings.Contains(string(out), "loopback") || !strings.Contains(string(out), flag[2:]+": ") {
 				t.Errorf("ended with %v and said %q, want a refusal that names the flag", err, out)
 			}
 		})

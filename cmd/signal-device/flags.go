@@ -37,3 +37,23 @@ func (f apiFlags) options() app.APIOptions {
 		Pprof:        f.Pprof,
 	}
 }
+
+// brokerFlags are the options of the broker, wherever it runs.
+type brokerFlags struct {
+	MQTT      string        `name:"mqtt" help:"Listen here for cameras." default:"${host}:8883" placeholder:"ADDR" group:"Broker"`
+	GRPC      string        `name:"grpc" help:"Listen here for the API, and for clients written for IoT Core." default:"${host}:8443" placeholder:"ADDR" group:"Broker"`
+	Host      []string      `help:"Names and addresses at which cameras and the API reach this machine, for the server certificate. The first one is told to cameras." placeholder:"NAME,..." group:"Broker"`
+	TLS12     bool          `name:"tls12" help:"Admit cameras that have no TLS 1.3." group:"Broker"`
+	Retention time.Duration `help:"How long an unread reply waits in the output queue." default:"24h" placeholder:"TIME" group:"Broker"`
+}
+
+func (f brokerFlags) options(data string) app.BrokerOptions {
+	return app.BrokerOptions{
+		Data:      data,
+		MQTT:      f.MQTT,
+		GRPC:      f.GRPC,
+		Hosts:     f.Host,
+		TLS12:     f.TLS12,
+		Retention: f.Retention,
+	}
+}
