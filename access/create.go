@@ -107,7 +107,7 @@ func replaceFile(path string, data []byte) (err error) {
 	}
 	defer func() {
 		if err != nil {
-			os.Remove(temp.Name())
+			_ = os.Remove(temp.Name()) // the error that matters is on its way
 		}
 	}()
 	_, err = temp.Write(data)

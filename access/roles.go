@@ -102,10 +102,9 @@ func readRole(p pair) (*role, configfile.Faults) {
 	if len(e.Permissions) > maxPermissions || len(e.Labels) > maxLabels {
 		faults = append(faults, configfile.Faultf(p.line, "role %s must have at most %d permissions and %d labels", p.name, maxPermissions, maxLabels))
 	}
-	list := configfile.Field(p.value, "permissions")
 	for i, permission := range e.Permissions {
 		if !permissionPattern.MatchString(permission) {
-			faults = append(faults, configfile.Faultf(configfile.Line(list, strconv.Itoa(i)), "permission %q must be words with dots between them; only the last word may be *", permission))
+			faults = append(faults, configfile.Faultf(configfile.Line(p.value, "permissions", strconv.Itoa(i)), "permission %q must be words with dots between them; only the last word may be *", permission))
 		}
 	}
 	for _, key := range slices.Sorted(maps.Keys(e.Labels)) {

@@ -25,12 +25,12 @@ clients:
   "https://login.example.org|alice": dispatcher
 `
 
-func editRoles(t *testing.T, old, new string) string {
+func editRoles(t *testing.T, before, after string) string {
 	t.Helper()
-	if !strings.Contains(validRoles, old) {
-		t.Fatalf("the valid file has no %q", old)
+	if !strings.Contains(validRoles, before) {
+		t.Fatalf("the valid file has no %q", before)
 	}
-	return strings.Replace(validRoles, old, new, 1)
+	return strings.Replace(validRoles, before, after, 1)
 }
 
 // authorizer returns an Authorizer of a file with the text, and its log.
@@ -150,6 +150,7 @@ func TestLoadRoles_RefusesAndNamesTheLine(t *testing.T) {
 		"a wildcard within a word":     {editRoles(t, "commands.status", `"commands.st*"`), `line 4: permission "commands.st*" must be words`},
 		"a wildcard in the middle":     {editRoles(t, "commands.status", `"*.status"`), `line 4: permission "*.status" must be words`},
 		"a permission with a space":    {editRoles(t, "commands.status", `"commands status"`), `line 4: permission "commands status" must be words`},
+		"a bad permission in a merge":  {"roles:\n  a: &a {permissions: [a b]}\n  b:\n    <<: *a\n", `line 4: permission "a b" must be words`},
 		"an empty permission":          {editRoles(t, "commands.status", `""`), `line 4: permission "" must be words`},
 		"a label that no device has":   {editRoles(t, "fleet: north", "Fleet: north"), `line 5: label "Fleet" can be on no device`},
 		"a client of no role":          {editRoles(t, "alice\": dispatcher", "alice\": boss"), `line 8: client "https://login.example.org|alice" has role "boss", which is not in this file`},

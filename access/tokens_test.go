@@ -305,11 +305,11 @@ func TestTokens_AreReadAgainWithinTwoSeconds(t *testing.T) {
 
 func TestOpenTokens_RefusesAndNamesTheLine(t *testing.T) {
 	const valid = "# tokens\n- {client: a, role: viewer, created: 2026-01-01T00:00:00Z, expires: 2027-01-01T00:00:00Z, sha256: \"0000000000000000000000000000000000000000000000000000000000000001\"}\n"
-	edit := func(old, new string) string {
-		if !strings.Contains(valid, old) {
-			t.Fatalf("the valid file has no %q", old)
+	edit := func(before, after string) string {
+		if !strings.Contains(valid, before) {
+			t.Fatalf("the valid file has no %q", before)
 		}
-		return strings.Replace(valid, old, new, 1)
+		return strings.Replace(valid, before, after, 1)
 	}
 	tests := map[string]struct{ file, want string }{
 		"an unknown field":            {edit("expires:", "expire:"), `line 2: unknown field "expire"`},

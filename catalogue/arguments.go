@@ -38,7 +38,7 @@ type arguments struct {
 // readArguments refuses what a schema cannot see: bytes that are no JSON object, repeated names, more depth than
 // maxDepth, numbers that no camera can hold and NUL characters.
 func readArguments(raw []byte) (arguments, []device.Fault) {
-	if raw = bytes.TrimSpace(raw); len(raw) == 0 || string(raw) == "null" {
+	if raw = bytes.Trim(raw, " \t\r\n"); len(raw) == 0 || string(raw) == "null" {
 		raw = []byte("{}")
 	}
 	r := argumentReader{dec: jsontext.NewDecoder(bytes.NewBuffer(raw))}
@@ -55,12 +55,8 @@ func readArguments(raw []byte) (arguments, []device.Fault) {
 
 // judge returns what the schema says against the arguments.
 func (a arguments) judge(schema *jsonschema.Schema) []device.Fault {
-	err := schema.Validate(a.tree)
-	if err == nil {
-		return nil
-	}
 	var faults []device.Fault
-	for _, f := range faultsOf(err) {
+	for _, f := range faultsOf(schema.Validate(a.tree)) {
 		faults = append(faults, device.Fault{Location: place(argsRoot, f.at), Message: f.message})
 	}
 	return faults

@@ -47,6 +47,9 @@ type found struct {
 // faultsOf puts what a schema says against a value into plain words, one for each place. It repeats no value of the
 // input.
 func faultsOf(err error) []found {
+	if err == nil {
+		return nil
+	}
 	var invalid *jsonschema.ValidationError
 	if !errors.As(err, &invalid) {
 		return []found{{message: "cannot be checked"}}

@@ -127,11 +127,12 @@ func readCommand(node *yaml.Node) (*command, configfile.Faults) {
 	}
 	e.fillDefaults()
 	faults = e.check(node)
-	schema, bad := readSchema(configfile.Field(node, "args"), e.Name, node.Line)
+	schema, bad := readSchema(&e.Args, node.Line)
 	faults = append(faults, bad...)
 	cmd := &command{Command: e.command(schema), schema: schema.compiled}
-	if e.Text != nil && len(faults) == 0 {
-		cmd.text, faults = newTextForm(*e.Text, schema.doc, configfile.Field(node, "text"))
+	if e.Text != nil && len(bad) == 0 {
+		cmd.text, bad = newTextForm(*e.Text, schema.doc, node)
+		faults = append(faults, bad...)
 	}
 	return cmd, faults
 }

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -49,12 +50,12 @@ func load(t testing.TB, file string) *Catalogue {
 }
 
 // edit returns valid with one piece of text replaced, and fails where the piece is not there.
-func edit(t testing.TB, old, new string) string {
+func edit(t testing.TB, before, after string) string {
 	t.Helper()
-	if !strings.Contains(valid, old) {
-		t.Fatalf("the valid file has no %q", old)
+	if !strings.Contains(valid, before) {
+		t.Fatalf("the valid file has no %q", before)
 	}
-	return strings.Replace(valid, old, new, 1)
+	return strings.Replace(valid, before, after, 1)
 }
 
 func TestLoad_TakesEveryField(t *testing.T) {
@@ -140,6 +141,7 @@ func TestLoad_RefusesAndNamesTheLine(t *testing.T) {
 		"a delivery longer than the reply": {edit(t, "reply_within: 2m", "reply_within: 59s"), "line 9: deliver_within must not be longer than reply_within (59s)"},
 
 		"args that are a list":                {"commands:\n  - name: a\n    permission: p\n    args: []\n", "line 4: args must be a JSON Schema"},
+		"args that are nothing":               {"commands:\n  - name: a\n    permission: p\n    args: text\n", "line 4: args must be a JSON Schema"},
 		"args of another type":                {edit(t, "type: object", "type: array"), "line 13: args.type must be object"},
 		"args in another dialect":             {edit(t, "type: object", "$schema: http://json-schema.org/draft-07/schema#"), "line 13: args.$schema must be"},
 		"a type that does not exist":          {edit(t, "type: integer", "type: int"), `line 16: args.properties.volume.type fits none of the allowed forms: either must be one of "array"`},
@@ -275,6 +277,35 @@ func TestLoad_KeepsTheAuthorsOrder(t *testing.T) {
 	want := `{"properties":{"zoom":{"default":0.10,"title":"<Zoom>"},"angle":{"enum":["on","on",1,null,true,"2020-01-02"]}},"type":"object"}`
 	if got := string(commands[1].Args); got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
+	}
+}
+
+// What commands have in common may be written once, in YAML's own way.
+func TestLoad_TakesAnchorsAndMerges(t *testing.T) {
+	const file = `commands:
+  - &base
+    name: a
+    permission: p
+    reply_within: 1m
+    args: &args {type: object, required: [x], properties: {x: {type: integer}}}
+    text: {send: "A {request_id} {x}", reply: OK}
+  - <<: *base
+    name: b
+  - {name: c, permission: p, args: *args}
+`
+	c := load(t, file)
+	for _, name := range []string{"a", "b", "c"} {
+		_, err := c.Prepare(name, nil)
+		if got := faultsIn(t, err); !slices.Equal(got, []string{"args.x is required"}) {
+			t.Errorf("%s: got %q", name, got)
+		}
+	}
+	if b, err := c.Command("b"); err != nil || b.ReplyWithin != time.Minute {
+		t.Errorf("got %+v and %v", b, err)
+	}
+	_, err := Load([]byte(strings.Replace(file, "{x}", "{y}", 1)))
+	if err == nil || !strings.Contains(err.Error(), "line 7: text.send") || !strings.Contains(err.Error(), "line 8: text.send") {
+		t.Errorf("a fault in what is merged: %v", err)
 	}
 }
 

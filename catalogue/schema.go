@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 
@@ -20,6 +21,9 @@ const maxSchemaBytes = 64 << 10
 // dialect is the one JSON Schema dialect that args are written in.
 const dialect = "https://json-schema.org/draft/2020-12/schema"
 
+// schemaURL is where a schema is for itself. Each is compiled alone, so that one name serves all.
+const schemaURL = "catalogue://command/args"
+
 // takesNothing is the schema of a command without args.
 const takesNothing = `{"type":"object","properties":{},"additionalProperties":false}`
 
@@ -30,11 +34,11 @@ type argsSchema struct {
 	compiled *jsonschema.Schema // for judging
 }
 
-// readSchema reads the args of a command, or the schema of a command without any where node is nil. line is where the
-// command is.
-func readSchema(node *yaml.Node, name string, line int) (argsSchema, configfile.Faults) {
+// readSchema reads the args of a command that begins on the line. A zero node is a command without args.
+func readSchema(node *yaml.Node, line int) (argsSchema, configfile.Faults) {
+	node = configfile.Resolve(node)
 	text := []byte(takesNothing)
-	if node != nil {
+	if !node.IsZero() {
 		line = node.Line
 		if node.Kind != yaml.MappingNode {
 			return argsSchema{}, configfile.Faults{configfile.Faultf(line, "args must be a JSON Schema: a mapping of fields")}
@@ -47,14 +51,14 @@ func readSchema(node *yaml.Node, name string, line int) (argsSchema, configfile.
 		text = w.buf.Bytes()
 	}
 	doc, err := jsonschema.UnmarshalJSON(bytes.NewReader(text))
-	if err != nil {
-		return argsSchema{}, configfile.Faults{configfile.Faultf(line, "args cannot be read: %v", err)}
+	object, ok := doc.(map[string]any)
+	if err != nil || !ok {
+		panic(fmt.Sprintf("catalogue: a schema was written as bad JSON: %v", err))
 	}
-	object, _ := doc.(map[string]any)
 	if faults := checkDialect(object, node); len(faults) > 0 {
 		return argsSchema{}, faults
 	}
-	compiled, err := compile(object, name)
+	compiled, err := compile(object)
 	if err != nil {
 		return argsSchema{}, schemaFaults(err, node, line)
 	}
@@ -74,16 +78,15 @@ func checkDialect(doc map[string]any, node *yaml.Node) configfile.Faults {
 }
 
 // compile makes a schema ready. It loads nothing: a $ref leads into the same schema or to JSON Schema's own.
-func compile(doc map[string]any, name string) (*jsonschema.Schema, error) {
+func compile(doc map[string]any) (*jsonschema.Schema, error) {
 	compiler := jsonschema.NewCompiler()
 	compiler.DefaultDraft(jsonschema.Draft2020)
 	compiler.AssertFormat()
 	compiler.UseLoader(noLoader{})
-	url := "catalogue://commands/" + name
-	if err := compiler.AddResource(url, doc); err != nil {
+	if err := compiler.AddResource(schemaURL, doc); err != nil {
 		return nil, err
 	}
-	return compiler.Compile(url)
+	return compiler.Compile(schemaURL)
 }
 
 // noLoader keeps schemas away from files and networks.
@@ -97,7 +100,7 @@ func (noLoader) Load(string) (any, error) {
 // schemaFaults says on which lines a schema is wrong.
 func schemaFaults(err error, node *yaml.Node, line int) configfile.Faults {
 	var invalid *jsonschema.SchemaValidationError
-	if !errors.As(err, &invalid) || node == nil {
+	if !errors.As(err, &invalid) {
 		return configfile.Faults{configfile.Faultf(line, "args are not a usable JSON Schema: %v", err)}
 	}
 	var faults configfile.Faults

@@ -40,16 +40,16 @@ type textPart struct {
 	fallback any    // the argument's default in the schema; nil: it is required
 }
 
-// newTextForm checks a text form against the schema of the arguments that it writes.
+// newTextForm checks the text form of the command in node against the schema of the arguments that it writes.
 func newTextForm(e textEntry, schema map[string]any, node *yaml.Node) (*textForm, configfile.Faults) {
 	var faults configfile.Faults
 	line, err := parseLine(e.Send, schema)
 	if err != nil {
-		faults = append(faults, configfile.Faultf(configfile.Line(node, "send"), "text.send %v", err))
+		faults = append(faults, configfile.Faultf(configfile.Line(node, "text", "send"), "text.send %v", err))
 	}
 	reply, err := compileReply(e.Reply)
 	if err != nil {
-		faults = append(faults, configfile.Faultf(configfile.Line(node, "reply"), "text.reply %v", err))
+		faults = append(faults, configfile.Faultf(configfile.Line(node, "text", "reply"), "text.reply %v", err))
 	}
 	return &textForm{line: line, reply: reply}, faults
 }

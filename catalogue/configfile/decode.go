@@ -81,16 +81,14 @@ func faultsOf(err error) Faults {
 	if err == nil {
 		return nil
 	}
-	var many *yaml.LoadErrors
-	if errors.As(err, &many) {
+	if many, ok := errors.AsType[*yaml.LoadErrors](err); ok {
 		faults := make(Faults, 0, len(many.Errors))
 		for _, one := range many.Errors {
 			faults = append(faults, faultOf(one))
 		}
 		return faults
 	}
-	var one *yaml.LoadError
-	if errors.As(err, &one) {
+	if one, ok := errors.AsType[*yaml.LoadError](err); ok {
 		return Faults{faultOf(one)}
 	}
 	return Faults{{Message: err.Error()}}
