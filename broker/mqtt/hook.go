@@ -39,11 +39,11 @@ func (h *hook) OnConnectAuthenticate(cl *mochi.Client, pk packets.Packet) bool {
 	id, err := h.server.cfg.Identify(c.certificate().Raw)
 	switch {
 	case device.Is(err, device.BrokerUnavailable):
-		return h.refuse(cl, packets.ErrServerUnavailable, "", err)
+		return h.refuse(cl, packets.Err3ServerUnavailable, "", err)
 	case err != nil:
-		return h.refuse(cl, packets.ErrNotAuthorized, "", err)
+		return h.refuse(cl, packets.Err3NotAuthorized, "", err)
 	case pk.Connect.WillFlag && !mayPublish(id, pk.Connect.WillTopic):
-		return h.refuse(cl, packets.ErrNotAuthorized, id, errors.New("will on a topic that is not the device's"))
+		return h.refuse(cl, packets.Err3NotAuthorized, id, errors.New("will on a topic that is not the device's"))
 	}
 	c.device = id
 	// Every connection is a client of its own to the protocol layer: its takeover by client id never runs, and two
@@ -67,21 +67,16 @@ func (h *hook) refuse(cl *mochi.Client, code packets.Code, id device.ID, err err
 	return false
 }
 
-// OnACLCheck decides about topics. A wrong publish cuts the connection, a wrong subscription is refused with 0x80.
+// OnACLCheck decides about topics. A wrong subscription is refused with 0x80; a wrong publish was cut before.
 func (h *hook) OnACLCheck(cl *mochi.Client, topic string, write bool) bool {
 	s := h.server.session(cl)
 	if s == nil {
 		return false
 	}
-	if !write {
-		return maySubscribe(s.device, topic)
+	if write {
+		return mayPublish(s.device, topic)
 	}
-	if mayPublish(s.device, topic) {
-		return true
-	}
-	h.server.cfg.Log.Warn("device published to a topic that is not its own, cut", "device", s.device, "remote", cl.Net.Remote)
-	s.cut(packets.ErrNotAuthorized) // the protocol layer itself would let a QoS 0 message pass in silence
-	return false
+	return maySubscribe(s.device, topic)
 }
 
 // OnPacketRead sees every packet first: acknowledgements of commands are taken here, and what the protocol layer would
@@ -96,8 +91,8 @@ func (h *hook) OnPacketRead(cl *mochi.Client, pk packets.Packet) (packets.Packet
 	case packets.Puback:
 		s.acknowledged(pk.PacketID)
 	case packets.Publish:
-		if err := checkPublish(pk); err != nil {
-			h.server.cfg.Log.Warn("device sent a malformed PUBLISH, cut", "device", s.device, "error", err)
+		if err := checkPublish(s.device, pk); err != nil {
+			h.server.cfg.Log.Warn("device sent a PUBLISH that is not allowed, cut", "device", s.device, "remote", cl.Net.Remote, "error", err)
 			s.cut(err)
 			return pk, packets.ErrRejectPacket
 		}
@@ -105,7 +100,7 @@ func (h *hook) OnPacketRead(cl *mochi.Client, pk packets.Packet) (packets.Packet
 	return pk, nil
 }
 
-func checkPublish(pk packets.Packet) error {
+func checkPublish(id device.ID, pk packets.Packet) error {
 	switch {
 	case pk.FixedHeader.Qos > 1:
 		return errors.New("QoS 2 is not offered")
@@ -115,6 +110,8 @@ func checkPublish(pk packets.Packet) error {
 		return errors.New("packet id 0") // [MQTT-2.3.1-1]
 	case !validTopic(pk.TopicName):
 		return errors.New("invalid topic")
+	case !mayPublish(id, pk.TopicName):
+		return errors.New("not a topic of the device's own")
 	case len(pk.Payload) > device.MaxPayload:
 		return errors.New("payload over the limit")
 	}

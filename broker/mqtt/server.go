@@ -17,12 +17,14 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	mochi "github.com/mochi-mqtt/server/v2"
 
+	"signaldevice/broker/identity"
 	"signaldevice/device"
 )
 
@@ -157,9 +159,11 @@ func (s *Server) CutDevice(id device.ID) {
 	s.cut(ErrRevoked, func(x *Session) bool { return x.device == id })
 }
 
-// CutCertificate ends every connection that was made with a certificate.
-func (s *Server) CutCertificate(der []byte) {
-	s.cut(ErrRevoked, func(x *Session) bool { return string(x.conn.certificate().Raw) == string(der) })
+// CutCertificates ends every connection of a device that was made with one of these certificates, named by fingerprint.
+func (s *Server) CutCertificates(id device.ID, fingerprints []string) {
+	s.cut(ErrRevoked, func(x *Session) bool {
+		return x.device == id && slices.Contains(fingerprints, identity.Fingerprint(x.conn.certificate().Raw))
+	})
 }
 
 // Connections is the number of devices connected now.

@@ -94,6 +94,9 @@ func (s *Session) Send(subtopic string, payload []byte, acked func()) (qos byte,
 	if subtopic != "" {
 		topic += "/" + subtopic
 	}
+	if s.ended() {
+		return 0, ErrGone
+	}
 	s.mu.Lock()
 	base, qos, ok := s.match(topic)
 	if !ok {
