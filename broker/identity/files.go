@@ -33,44 +33,51 @@ func (p *pair) pem() []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: pemCertificate, Bytes: p.cert.Raw})
 }
 
+// signer makes a certificate for a key.
+type signer func(key crypto.Signer) (der []byte, err error)
+
 // openPair reads both files. Where both are missing it makes a key, and where the certificate is missing it has one
 // made for the key: that is also how a first start that was killed in between goes on. A certificate without its key
-// is an error, since only the operator can tell where the key went.
-func openPair(dir, name string, sign func(crypto.Signer) ([]byte, error)) (pair, error) {
+// is an error, since only the operator can tell where the key went. With a nil signer nothing is made: what is missing
+// is an error.
+func openPair(dir, name string, sign signer) (pair, error) {
 	p := pair{dir: dir, name: name}
-	cert, err := readBlock(p.certPath(), pemCertificate)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return pair{}, err
-	}
-	hasCert := err == nil
-	key, err := readBlock(p.keyPath(), pemKey)
+	cert, certErr := readBlock(p.certPath(), pemCertificate)
+	key, keyErr := readBlock(p.keyPath(), pemKey)
+	noCert, noKey := errors.Is(certErr, fs.ErrNotExist), errors.Is(keyErr, fs.ErrNotExist)
+	var err error
 	switch {
-	case err == nil:
-		err = p.parseKey(key)
-	case !errors.Is(err, fs.ErrNotExist):
-	case hasCert:
+	case certErr != nil && (!noCert || sign == nil):
+		err = certErr
+	case keyErr != nil && (!noKey || sign == nil):
+		err = keyErr
+	case noKey && !noCert:
 		err = fmt.Errorf("%s is missing beside %s: restore it, or remove both to start anew", p.keyPath(), p.certPath())
-	default:
+	case noKey:
 		err = p.makeKey()
+	default:
+		err = p.parseKey(key)
 	}
-	if err != nil {
-		return pair{}, err
+	if err == nil && noCert {
+		err = p.renew(sign)
+	} else if err == nil {
+		err = p.parseCert(cert)
 	}
-	if !hasCert {
-		err := p.renew(sign)
-		return p, err
-	}
-	if p.cert, err = x509.ParseCertificate(cert); err != nil {
-		return pair{}, fmt.Errorf("%s: %w", p.certPath(), err)
+	return p, err
+}
+
+func (p *pair) parseCert(der []byte) (err error) {
+	if p.cert, err = x509.ParseCertificate(der); err != nil {
+		return fmt.Errorf("%s: %w", p.certPath(), err)
 	}
 	if !equalKeys(p.cert.PublicKey, p.key.Public()) {
-		return pair{}, fmt.Errorf("%s does not belong to %s", p.certPath(), p.keyPath())
+		return fmt.Errorf("%s does not belong to %s", p.certPath(), p.keyPath())
 	}
-	return p, nil
+	return nil
 }
 
 // renew makes a certificate for the key that is there and replaces the file.
-func (p *pair) renew(sign func(crypto.Signer) ([]byte, error)) error {
+func (p *pair) renew(sign signer) error {
 	der, err := sign(p.key)
 	if err != nil {
 		return fmt.Errorf("make %s: %w", p.certPath(), err)

@@ -134,6 +134,16 @@ func (id *Identity) IssueTo(dir string, role Role) error {
 	return nil
 }
 
+// IssueFrom is IssueTo with the service CA of a broker's folder, in which it changes nothing: the broker may be running.
+func IssueFrom(brokerDir, dir string, role Role) error {
+	ca, err := openPair(brokerDir, "service-ca", nil)
+	if err != nil {
+		return fmt.Errorf("identity: issue: %w", err)
+	}
+	id := &Identity{service: authority{ca}, clock: time.Now}
+	return id.IssueTo(dir, role)
+}
+
 func (id *Identity) issueTo(dir string, role Role) error {
 	if role != RoleService && role != RoleOperator {
 		return fmt.Errorf("there is no role %q: want %q or %q", role, RoleService, RoleOperator)

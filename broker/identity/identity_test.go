@@ -259,3 +259,37 @@ func TestIssueTo_WritesAUsableClient(t *testing.T) {
 		t.Error("an unknown role was issued")
 	}
 }
+
+// The broker may be running on its folder, with hosts that the command line does not know.
+func TestIssueFrom_ChangesNothingInTheBrokersFolder(t *testing.T) {
+	dir, out := t.TempDir(), t.TempDir()
+	mustOpen(t, dir, Config{Hosts: []string{"broker.example"}, Clock: time.Now})
+	before := map[string]string{}
+	for _, name := range files {
+		before[name] = read(t, dir, name)
+	}
+	if err := IssueFrom(dir, out, RoleService); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range files {
+		if read(t, dir, name) != before[name] {
+			t.Errorf("%s was changed", name)
+		}
+	}
+	id := mustOpen(t, dir, Config{Hosts: []string{"broker.example"}, Clock: time.Now})
+	if role, err := id.roleOf(keyPair(t, out, "service").Leaf); role != RoleService || err != nil {
+		t.Errorf("the new certificate has role %q, %v", role, err)
+	}
+
+	empty := t.TempDir()
+	if err := IssueFrom(empty, out, RoleOperator); err == nil || !strings.Contains(err.Error(), "service-ca.pem") {
+		t.Errorf("from an empty folder: %v", err)
+	}
+	if entries, _ := os.ReadDir(empty); len(entries) != 0 {
+		t.Error("something was made in an empty folder")
+	}
+	remove(t, dir, "service-ca.key")
+	if err := IssueFrom(dir, out, RoleOperator); err == nil || !strings.Contains(err.Error(), "service-ca.key") {
+		t.Errorf("without the CA's key: %v", err)
+	}
+}
