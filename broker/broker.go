@@ -1,0 +1,342 @@
+// Package broker is the message broker: MQTT over mutual TLS towards the devices, gRPC over mutual TLS towards the API
+// and IoT Core's clients, and a durable, acknowledged output queue for each device between them.
+//
+// This file only ties its parts together. identity holds the certificate authorities, registry the devices, stream the
+// durable engine, requests what became of every command, queue the replies that wait, delivery brings commands to
+// devices, mqtt speaks to them, rpc and iotcore serve the callers, presence and watch tell who is there.
+package broker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/grpc"
+
+	"signaldevice/broker/delivery"
+	"signaldevice/broker/identity"
+	"signaldevice/broker/mqtt"
+	"signaldevice/broker/presence"
+	"signaldevice/broker/queue"
+	"signaldevice/broker/registry"
+	"signaldevice/broker/requests"
+	"signaldevice/broker/rpc"
+	"signaldevice/broker/stream"
+	"signaldevice/broker/watch"
+	"signaldevice/device"
+)
+
+// Config says where the broker listens and what it keeps. The zero value of a limit means its default.
+type Config struct {
+	DataDir    string        // certificates, keys and the store
+	MQTTAddr   string        // host:port for devices
+	GRPCAddr   string        // host:port for the API and for IoT Core's clients
+	Hosts      []string      // further names and addresses for the server certificate; the first is told to devices
+	TLS12      bool          // let devices use TLS 1.2 too
+	MaxReplies int           // unread replies a device may have in its queue; default 1,000
+	MaxBytes   int64         // of those; default 16 MB
+	Retention  time.Duration // of unread replies; default 24 h
+	MaxStore   int64         // bytes on disk; default 16 GiB
+	MaxDevices int           // connections of devices; default 20,000
+	NoSync     bool          // leave fsync to the operating system: only for measuring what it costs
+	Clock      func() time.Time
+	Log        *slog.Logger
+}
+
+// Broker is a running broker. It is safe for concurrent use.
+type Broker struct {
+	cfg      Config
+	identity *identity.Identity
+	engine   *stream.Engine
+	registry *registry.Registry
+	records  *requests.Store
+	queue    *queue.Queue
+	delivery *delivery.Delivery
+	presence *presence.Book
+	hub      *watch.Hub
+	mqtt     *mqtt.Server
+	grpc     *grpc.Server
+	listener net.Listener
+	events   *events
+	metrics  *prometheus.Registry
+
+	stopping chan struct{}
+	running  sync.WaitGroup
+	failed   chan error
+	closers  []func() // in the order of the start
+	came     sync.Mutex
+}
+
+// Start opens the data folder and listens. A failed start leaves nothing running. Stop ends it.
+func Start(ctx context.Context, cfg Config) (*Broker, error) {
+	if cfg.Clock == nil {
+		cfg.Clock = time.Now
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Retention == 0 {
+		cfg.Retention = 24 * time.Hour
+	}
+	b := &Broker{cfg: cfg, hub: &watch.Hub{}, stopping: make(chan struct{}), failed: make(chan error, 1)}
+	for _, part := range []struct {
+		name  string
+		start func(context.Context) error
+	}{
+		{"certificates", b.openIdentity},
+		{"store", b.openStore},
+		{"device registry", b.openRegistry},
+		{"device listener", b.listenMQTT},
+		{"gRPC listener", b.listenGRPC},
+	} {
+		if err := part.start(ctx); err != nil {
+			b.close()
+			return nil, fmt.Errorf("broker: %s: %w", part.name, err)
+		}
+	}
+	return b, nil
+}
+
+func (b *Broker) onClose(f func()) { b.closers = append(b.closers, f) }
+
+func (b *Broker) close() {
+	for i := len(b.closers) - 1; i >= 0; i-- {
+		b.closers[i]()
+	}
+	b.closers = nil
+}
+
+func (b *Broker) openIdentity(context.Context) (err error) {
+	b.identity, err = identity.Open(b.cfg.DataDir, identity.Config{Hosts: b.cfg.Hosts, Clock: b.cfg.Clock})
+	return err
+}
+
+func (b *Broker) openStore(ctx context.Context) (err error) {
+	ring, err := openKeyRing(b.cfg.DataDir)
+	if err != nil {
+		return err
+	}
+	b.engine, err = stream.Open(ctx, stream.Config{
+		Dir: filepath.Join(b.cfg.DataDir, "store"), MaxStore: b.cfg.MaxStore, NoSync: b.cfg.NoSync, Log: b.cfg.Log,
+	})
+	if err != nil {
+		return err
+	}
+	b.onClose(b.engine.Close)
+	if b.presence, err = presence.Open(ctx, b.engine, b.cfg.Log); err != nil {
+		return err
+	}
+	b.onClose(b.presence.Close)
+	if b.records, err = requests.Open(ctx, requests.Config{Engine: b.engine, Clock: b.cfg.Clock, Log: b.cfg.Log}); err != nil {
+		return err
+	}
+	b.onClose(b.records.Close)
+	b.queue, err = queue.Open(ctx, queue.Config{
+		MaxReplies: b.cfg.MaxReplies, MaxBytes: b.cfg.MaxBytes, Retention: b.cfg.Retention,
+		Engine: b.engine, Records: b.records, Arrived: b.arrived, Clock: b.cfg.Clock, Log: b.cfg.Log,
+	})
+	if err != nil {
+		return err
+	}
+	b.onClose(b.queue.Close)
+	b.events = newEvents(ring, b.queue, b.cfg)
+	b.delivery, err = delivery.Open(ctx, delivery.Config{
+		Engine: b.engine, Records: b.records, Queue: b.queue, Ring: ring, Sessions: (*sessions)(b), Devices: (*devices)(b),
+		Clock: b.cfg.Clock, Log: b.cfg.Log,
+	})
+	if err != nil {
+		return err
+	}
+	b.onClose(b.delivery.Close)
+	return nil
+}
+
+func (b *Broker) openRegistry(ctx context.Context) (err error) {
+	b.registry, err = registry.Open(ctx, registry.Config{
+		Replicas: b.engine.Replicas(), JetStream: b.engine.JetStream(), Identity: b.identity, Clock: b.cfg.Clock, Logger: b.cfg.Log,
+	})
+	if err != nil {
+		return err
+	}
+	b.onClose(b.registry.Close)
+	b.registry.OnChange(b.registryChanged)
+	return nil
+}
+
+func (b *Broker) listenMQTT(context.Context) (err error) {
+	cert := b.identity.ServerCertificate()
+	b.mqtt, err = mqtt.Listen(mqtt.Config{
+		Addr: b.cfg.MQTTAddr, Certificate: &cert, TLS12: b.cfg.TLS12, MaxConnections: b.cfg.MaxDevices,
+		Identify: b.registry.ByCertificate, Handler: (*deviceHandler)(b), Clock: b.cfg.Clock, Log: b.cfg.Log,
+	})
+	if err != nil {
+		return err
+	}
+	b.onClose(func() {
+		if err := b.mqtt.Close(); err != nil {
+			b.cfg.Log.Warn("device listener not closed well", "error", err)
+		}
+	})
+	return nil
+}
+
+func (b *Broker) listenGRPC(ctx context.Context) (err error) {
+	if b.listener, err = new(net.ListenConfig).Listen(ctx, "tcp", b.cfg.GRPCAddr); err != nil {
+		return err
+	}
+	b.metrics = b.newMetrics()
+	b.grpc = b.newGRPC()
+	b.running.Go(func() {
+		if err := b.grpc.Serve(b.listener); err != nil {
+			select {
+			case b.failed <- fmt.Errorf("broker: gRPC listener: %w", err):
+			default:
+			}
+		}
+	})
+	b.onClose(func() {
+		b.grpc.Stop()
+		b.running.Wait()
+	})
+	return nil
+}
+
+// Stop ends the broker: waiting calls are ended, calls in flight answered, devices cut, everything written. What is still
+// running when ctx ends is cut off.
+func (b *Broker) Stop(ctx context.Context) error {
+	close(b.stopping)
+	b.hub.Close()
+	done := make(chan struct{})
+	go func() {
+		b.grpc.GracefulStop()
+		close(done)
+	}()
+	var err error
+	select {
+	case <-done:
+	case <-ctx.Done():
+		err = errors.New("broker: calls were cut off at the end of the time to stop")
+		b.grpc.Stop()
+		<-done
+	}
+	b.close()
+	return err
+}
+
+// Failed receives an error when the broker can no longer serve.
+func (b *Broker) Failed() <-chan error { return b.failed }
+
+// MQTTAddr is the address that devices connect to.
+func (b *Broker) MQTTAddr() net.Addr { return b.mqtt.Addr() }
+
+// GRPCAddr is the address that the API connects to.
+func (b *Broker) GRPCAddr() net.Addr { return b.listener.Addr() }
+
+// CAFile is the PEM file of the CA that clients and devices trust.
+func (b *Broker) CAFile() string { return filepath.Join(b.cfg.DataDir, "ca.pem") }
+
+// ClientCertificate returns the PEM files of the ready client certificate of a role and of its key.
+func (b *Broker) ClientCertificate(role identity.Role) (cert, key string) {
+	base := filepath.Join(b.cfg.DataDir, string(role))
+	return base + ".pem", base + ".key"
+}
+
+// Metrics gathers the broker's own metrics.
+func (b *Broker) Metrics() prometheus.Gatherer { return b.metrics }
+
+// connection is what devices are told about how to connect.
+func (b *Broker) connection() rpc.Connection {
+	host, port, _ := net.SplitHostPort(b.mqtt.Addr().String())
+	if ip := net.ParseIP(host); ip == nil || ip.IsUnspecified() {
+		host = "localhost"
+	}
+	if len(b.cfg.Hosts) > 0 {
+		host = b.cfg.Hosts[0]
+	}
+	return rpc.Connection{CA: b.identity.CA(), MQTT: "ssl://" + net.JoinHostPort(host, port)}
+}
+
+// sessions and devices are the Broker as package delivery sees it. Both parts start after it.
+type (
+	sessions Broker
+	devices  Broker
+)
+
+func (s *sessions) Session(id device.ID) *mqtt.Session {
+	if s.mqtt == nil {
+		return nil
+	}
+	return s.mqtt.Session(id)
+}
+
+func (d *devices) Labels(id device.ID) (device.Labels, bool) {
+	snapshot, ok := d.registry.Device(id)
+	if !ok {
+		return nil, false
+	}
+	return snapshot.Labels, true
+}
+
+// arrived tells those who watch that a reply is in its device's queue.
+func (b *Broker) arrived(r queue.Reply) {
+	b.hub.Publish(watch.Event{Reply: &watch.Reply{
+		Device: r.Device, Mailbox: r.Claims.Mailbox, Request: r.ID, Seq: r.Seq, Final: r.Final,
+	}})
+}
+
+// registryChanged cuts the connections that are no longer admitted, then cleans up behind a deleted device.
+func (b *Broker) registryChanged(c registry.Change) {
+	if b.mqtt != nil {
+		if c.Deleted {
+			b.mqtt.CutDevice(c.Device)
+		} else {
+			b.mqtt.CutCertificates(c.Device, c.Fingerprints)
+		}
+	}
+	if !c.Deleted {
+		return
+	}
+	go func() { // the registry waits for this function
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		defer cancel()
+		err := errors.Join(b.queue.Forget(ctx, c.Device), b.delivery.Forget(ctx, c.Device), b.presence.Forget(ctx, c.Device))
+		if err != nil {
+			b.cfg.Log.Warn("what a deleted device left behind is not all removed, it ages out", "device", c.Device, "error", err)
+		}
+	}()
+}
+
+// deviceHandler is the Broker as package mqtt sees it.
+type deviceHandler Broker
+
+func (h *deviceHandler) Event(e mqtt.Event)           { h.events.take(e) }
+func (h *deviceHandler) Unsubscribed(s *mqtt.Session) { (*Broker)(h).presenceChanged(s.Device()) }
+func (h *deviceHandler) Subscribed(s *mqtt.Session) {
+	(*Broker)(h).presenceChanged(s.Device())
+	h.delivery.Subscribed(s.Device())
+}
+
+// presenceChanged brings presence in line with the connections there are. Calls for one device may come in any order:
+// each looks for itself.
+func (b *Broker) presenceChanged(id device.ID) {
+	b.came.Lock()
+	defer b.came.Unlock()
+	now := b.cfg.Clock()
+	session := b.mqtt.Session(id)
+	was := b.presence.Of(id).Online
+	switch {
+	case session != nil:
+		b.presence.Came(id, session.Since(), session.LastSeen)
+	case was:
+		b.presence.Went(id, now)
+	}
+	if online := session != nil; online != was {
+		b.hub.Publish(watch.Event{Presence: &watch.Presence{Device: id, Online: online, Since: now}})
+	}
+}
