@@ -42,7 +42,7 @@ const (
 
 // Config tells a camera who it is and how it behaves. Either Identity, or API with Code or an enrolled Folder.
 type Config struct {
-	Name string // asked for at enrolment and shown in pictures; "": the broker's name for it
+	Name string // asked for at enrolment, where the API may give another
 
 	Identity *Identity // of a camera that is registered already; Name, API, Code and Folder are then not needed
 
@@ -92,7 +92,7 @@ func (cfg *Config) validate() error {
 		errs = append(errs, errors.New("an Identity, an API to enrol at or an enrolled Folder is needed"))
 	}
 	if cfg.Pace < 0 || cfg.AckTimeout < 0 {
-		errs = append(errs, errors.New("Pace and AckTimeout must not be negative"))
+		errs = append(errs, errors.New("neither Pace nor AckTimeout may be negative"))
 	}
 	return errors.Join(errs...)
 }

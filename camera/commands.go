@@ -12,11 +12,6 @@ import (
 	"time"
 )
 
-// The codes of errors that single commands have.
-const (
-	codeCarMoving = "car_moving"
-)
-
 // call is one command in execution.
 type call struct {
 	id       string

@@ -32,7 +32,7 @@ const (
 
 func newDrive(rng *rand.Rand) *drive {
 	d := &drive{
-		cruise:  5 + 3*rng.Float64(),
+		cruise:  4 + 2.5*rng.Float64(),
 		rhythm:  60 + 40*rng.Float64(),
 		stamina: rng.Float64(),
 	}

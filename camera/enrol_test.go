@@ -58,7 +58,7 @@ func (a *api) enrol(w http.ResponseWriter, r *http.Request) {
 	if err := csr.CheckSignature(); err != nil {
 		t.Errorf("CSR: %v", err)
 	}
-	a.keys = append(a.keys, fmt.Sprint(csr.PublicKey.(*ecdsa.PublicKey).X))
+	a.keys = append(a.keys, string(must(csr.PublicKey.(*ecdsa.PublicKey).Bytes())(t)))
 	a.granted++
 	answer := map[string]any{
 		"id": "dev42", "name": ask.Name, "labels": map[string]string{"city": "north"},
@@ -73,7 +73,9 @@ func (a *api) enrol(w http.ResponseWriter, r *http.Request) {
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(http.StatusCreated)
-	json.NewEncoder(w).Encode(answer)
+	if err := json.NewEncoder(w).Encode(answer); err != nil {
+		t.Errorf("answer: %v", err)
+	}
 }
 
 func (a *api) count() int {
@@ -249,6 +251,21 @@ func TestEnrol_ADamagedFolderIsNamed(t *testing.T) {
 	err := must(New(Config{Folder: dir}))(t).Run(t.Context())
 	if err == nil || !strings.Contains(err.Error(), descriptionFile) {
 		t.Errorf("Run: %v", err)
+	}
+}
+
+func TestEnrol_AFolderThatCannotBeWrittenCostsNoCode(t *testing.T) {
+	s := newSite(t)
+	a := newAPI(s)
+	file := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := must(New(Config{API: a.URL, Code: "code", Folder: filepath.Join(file, "camera")}))(t).Run(t.Context()); err == nil {
+		t.Error("Run: no error")
+	}
+	if a.count() != 0 {
+		t.Errorf("%d calls", a.count())
 	}
 }
 

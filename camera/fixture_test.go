@@ -83,7 +83,7 @@ func must[T any](v T, err error) func(testing.TB) T {
 	}
 }
 
-// site is a mosquitto that wants client certificates, with an observer that stands for the rest of the system.
+// site is somebody else's broker that wants client certificates, with an observer that stands for the rest of the system.
 type site struct {
 	t         testing.TB
 	authority *authority

@@ -175,11 +175,15 @@ func (f folder) store(i Identity) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(
-		f.write(caFile, i.CA),
-		f.write(certificateFile, i.Certificate),
-		f.write(descriptionFile, append(text, '\n')),
-	)
+	for _, file := range []struct {
+		name    string
+		content []byte
+	}{{caFile, i.CA}, {certificateFile, i.Certificate}, {descriptionFile, append(text, '\n')}} {
+		if err := f.write(file.name, file.content); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (f folder) read(name string) (content []byte, found bool, err error) {
@@ -211,7 +215,7 @@ func (f folder) write(name string, content []byte) error {
 		err = os.Rename(tmp.Name(), filepath.Join(string(f), name))
 	}
 	if err != nil {
-		os.Remove(tmp.Name())
+		return errors.Join(err, os.Remove(tmp.Name()))
 	}
-	return err
+	return nil
 }

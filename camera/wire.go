@@ -27,6 +27,7 @@ const (
 	codeInvalidArguments = "invalid_arguments"
 	codeExpired          = "expired"
 	codeBusy             = "busy"
+	codeCarMoving        = "car_moving"
 )
 
 // command is what arrives on the commands topic. Fields that are not known are ignored: newer brokers may add some.

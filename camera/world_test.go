@@ -26,7 +26,7 @@ func TestDrive_StaysInTheCityAndOnTheRoad(t *testing.T) {
 			if moved, fastest := math.Hypot(north, east), max(p.SpeedKMH, before.SpeedKMH)/3.6+1; moved > fastest {
 				t.Fatalf("seed %d: moved %.1f m in a second at %.1f km/h", seed, moved, p.SpeedKMH)
 			}
-			if p.SpeedKMH < 0 || p.SpeedKMH > 90 || p.Heading < 0 || p.Heading >= 360 {
+			if p.SpeedKMH < 0 || p.SpeedKMH > 65 || p.Heading < 0 || p.Heading >= 360 {
 				t.Fatalf("seed %d: %+v", seed, p)
 			}
 			stood, drove = stood || p.SpeedKMH == 0, drove || p.SpeedKMH > 20
