@@ -1,0 +1,414 @@
+package broker_test
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/json"
+	"encoding/pem"
+	"fmt"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	paho "github.com/eclipse/paho.mqtt.golang"
+	"go.uber.org/goleak"
+
+	"signaldevice/broker"
+	"signaldevice/broker/identity"
+	"signaldevice/brokerlink"
+	"signaldevice/device"
+	"signaldevice/dispatch"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const patience = 5 * time.Second
+
+var (
+	alice = device.MailboxOf("alice")
+	bob   = device.MailboxOf("bob")
+)
+
+// site is a running broker and the API's link to it.
+type site struct {
+	t      testing.TB
+	cfg    broker.Config
+	broker *broker.Broker
+	link   *brokerlink.Link
+}
+
+func newSite(t testing.TB, edit func(*broker.Config)) *site {
+	t.Helper()
+	s := &site{t: t, cfg: broker.Config{DataDir: t.TempDir(), MQTTAddr: "127.0.0.1:0", GRPCAddr: "127.0.0.1:0"}}
+	if edit != nil {
+		edit(&s.cfg)
+	}
+	s.start()
+	t.Cleanup(s.stop)
+	return s
+}
+
+func (s *site) start() {
+	s.t.Helper()
+	var err error
+	if s.broker, err = broker.Start(s.t.Context(), s.cfg); err != nil {
+		s.t.Fatal(err)
+	}
+	cert, key := s.broker.ClientCertificate(identity.RoleService)
+	s.link, err = brokerlink.Dial(brokerlink.Config{
+		Addrs: []string{s.broker.GRPCAddr().String()}, CAFile: s.broker.CAFile(), CertFile: cert, KeyFile: key,
+	})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+func (s *site) stop() {
+	if err := s.link.Close(); err != nil {
+		s.t.Error(err)
+	}
+	if err := s.broker.Stop(s.t.Context()); err != nil && s.t.Context().Err() == nil {
+		s.t.Error(err)
+	}
+}
+
+// camera is a device that answers what a test tells it to.
+type camera struct {
+	site     *site
+	id       device.ID
+	cert     tls.Certificate
+	client   paho.Client
+	commands chan map[string]any
+	topic    string
+}
+
+func (s *site) register(name string) *camera {
+	s.t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{Subject: pkix.Name{CommonName: name}}, key)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	csr := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der})
+	got, err := s.link.CreateDevice(s.t.Context(), dispatch.NewDevice{Name: name, Credential: dispatch.Credential{CSR: string(csr)}})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	block, _ := pem.Decode([]byte(got.Certificate))
+	return &camera{
+		site: s, id: got.Device.ID, commands: make(chan map[string]any, 1024), topic: device.TopicsOf(got.Device.ID).Events,
+		cert: tls.Certificate{Certificate: [][]byte{block.Bytes}, PrivateKey: key},
+	}
+}
+
+func (c *camera) connect() {
+	t := c.site.t
+	t.Helper()
+	pool := x509.NewCertPool()
+	ca, err := os.ReadFile(c.site.broker.CAFile())
+	if err != nil {
+		t.Fatal(err)
+	}
+	pool.AppendCertsFromPEM(ca)
+	o := paho.NewClientOptions().AddBroker("ssl://" + c.site.broker.MQTTAddr().String()).SetClientID("camera").
+		SetTLSConfig(&tls.Config{RootCAs: pool, ServerName: "localhost", Certificates: []tls.Certificate{c.cert}}).
+		SetAutoReconnect(false).SetConnectTimeout(patience).SetOrderMatters(false)
+	c.client = paho.NewClient(o)
+	c.wait(c.client.Connect())
+	t.Cleanup(c.leave)
+	c.wait(c.client.Subscribe(device.TopicsOf(c.id).Commands, 1, func(_ paho.Client, m paho.Message) {
+		var command map[string]any
+		if json.Unmarshal(m.Payload(), &command) == nil {
+			c.commands <- command
+		}
+	}))
+}
+
+func (c *camera) leave() { c.client.Disconnect(0) }
+
+func (c *camera) wait(token paho.Token) {
+	c.site.t.Helper()
+	if !token.WaitTimeout(patience) || token.Error() != nil {
+		c.site.t.Fatalf("device: not done within %v: %v", patience, token.Error())
+	}
+}
+
+func (c *camera) publish(payload string) paho.Token {
+	return c.client.Publish(c.topic, 1, false, payload)
+}
+
+func (c *camera) next() device.RequestID {
+	c.site.t.Helper()
+	select {
+	case command := <-c.commands:
+		return device.RequestID(command["request_id"].(string))
+	case <-time.After(patience):
+		c.site.t.Fatal("no command came")
+		return ""
+	}
+}
+
+func (c *camera) reply(id device.RequestID) {
+	c.site.t.Helper()
+	c.wait(c.publish(replyTo(id, "ok")))
+}
+
+func replyTo(id device.RequestID, result string) string {
+	return fmt.Sprintf(`{"request_id":%q,"status":"ok","result":%q}`, id, result)
+}
+
+func (s *site) send(c *camera, m device.Mailbox) device.Request {
+	s.t.Helper()
+	r, _, err := s.link.Send(s.t.Context(), sending(c, m))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return r
+}
+
+func sending(c *camera, m device.Mailbox) dispatch.Send {
+	return dispatch.Send{
+		Device: c.id, Mailbox: m, Client: "someone", Payload: device.Payload{JSON: []byte(`{}`)},
+		Command:       device.Command{Name: "ping", DeliverWithin: 10 * time.Second, ReplyWithin: 30 * time.Second},
+		WaitDelivered: patience,
+	}
+}
+
+func (s *site) drain(c *camera) []dispatch.DrainedReply {
+	s.t.Helper()
+	page, err := s.link.Drain(s.t.Context(), dispatch.Drain{Device: c.id, Limit: 1000})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return page.Replies
+}
+
+func (s *site) acknowledge(c *camera, rs []dispatch.DrainedReply) {
+	s.t.Helper()
+	var positions [][]byte
+	for _, r := range rs {
+		positions = append(positions, r.Position)
+	}
+	if err := s.link.Acknowledge(s.t.Context(), c.id, positions, 0); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+func (s *site) state(m device.Mailbox, id device.RequestID) device.Request {
+	s.t.Helper()
+	rs, err := s.link.Requests(s.t.Context(), m, []device.RequestID{id})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return rs[0]
+}
+
+func TestBroker_OneExchange(t *testing.T) {
+	s := newSite(t, nil)
+	c := s.register("cam-1")
+	if _, _, err := s.link.Send(t.Context(), sending(c, alice)); !device.Is(err, device.DeviceOffline) {
+		t.Fatalf("before it connects: %v", err)
+	}
+	c.connect()
+	sent := s.send(c, alice)
+	if sent.State != device.StateDelivered {
+		t.Errorf("state is %s", sent.State)
+	}
+	id := c.next()
+	c.reply(id)
+	rs := s.drain(c)
+	if len(rs) != 1 || rs[0].Request != sent.ID || rs[0].Mailbox != alice || rs[0].Command != "ping" || !rs[0].Final || rs[0].Late {
+		t.Fatalf("drained %+v", rs)
+	}
+	if r := s.state(alice, id); r.State != device.StateAnswered || !r.Queued {
+		t.Errorf("state %s, queued %v", r.State, r.Queued)
+	}
+	if r := s.state(bob, id); r.State != device.StateNotFound {
+		t.Errorf("another client sees %s", r.State)
+	}
+	s.acknowledge(c, rs)
+	if rest := s.drain(c); len(rest) != 0 {
+		t.Errorf("%d replies are left", len(rest))
+	}
+	if r := s.state(alice, id); r.State != device.StateAnswered || r.Queued {
+		t.Errorf("state %s, queued %v", r.State, r.Queued)
+	}
+}
+
+// I3: what is not a reply to a request of this device reaches nobody.
+func TestBroker_OrphansReachNobody(t *testing.T) {
+	s := newSite(t, nil)
+	a, b := s.register("cam-a"), s.register("cam-b")
+	a.connect()
+	b.connect()
+	s.send(a, alice)
+	foreign := a.next()
+	s.send(b, bob)
+	mine := b.next()
+	bent := []byte(mine)
+	bent[40]++
+	for _, payload := range []string{
+		replyTo(foreign, "of another camera"), replyTo(device.RequestID(bent), "bent"), "no id at all", "", "{}",
+		`{"request_id":7}`, strings.Repeat("x", 1100) + string(mine),
+	} {
+		b.wait(b.publish(payload)) // acknowledged all the same
+	}
+	if rs := s.drain(b); len(rs) != 0 {
+		t.Errorf("%d replies in the queue", len(rs))
+	}
+	if rs := s.drain(a); len(rs) != 0 {
+		t.Errorf("%d replies in the other queue", len(rs))
+	}
+	b.reply(mine) // I10
+	if rs := s.drain(b); len(rs) != 1 {
+		t.Errorf("%d replies after a good one", len(rs))
+	}
+}
+
+func TestBroker_RevocationCutsWithinASecond(t *testing.T) {
+	s := newSite(t, nil)
+	for name, revoke := range map[string]func(*camera) error{
+		"certificate revoked": func(c *camera) error {
+			return s.link.RevokeCertificate(t.Context(), c.id, identity.Fingerprint(c.cert.Certificate[0]))
+		},
+		"device deleted": func(c *camera) error { return s.link.DeleteDevice(t.Context(), c.id) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := s.register("cam-" + strings.ReplaceAll(name, " ", "-"))
+			c.connect()
+			begin := time.Now()
+			if err := revoke(c); err != nil {
+				t.Fatal(err)
+			}
+			for c.client.IsConnectionOpen() {
+				if time.Since(begin) > time.Second {
+					t.Fatal("still connected after a second")
+				}
+			}
+		})
+	}
+}
+
+// Nothing that was acknowledged to a device is lost over a restart, and positions of before still work.
+func TestBroker_Restart(t *testing.T) {
+	s := newSite(t, nil)
+	c := s.register("cam-1")
+	c.connect()
+	var ids []device.RequestID
+	for range 20 {
+		s.send(c, alice)
+		id := c.next()
+		c.reply(id)
+		ids = append(ids, id)
+	}
+	before := s.drain(c)
+	s.stop()
+	s.start()
+	rs := s.drain(c)
+	if len(rs) != len(ids) {
+		t.Fatalf("%d replies, want %d", len(rs), len(ids))
+	}
+	for i, r := range rs {
+		if r.Request != ids[i] {
+			t.Errorf("reply %d is of another request", i)
+		}
+		if got := s.state(alice, r.Request); got.State != device.StateAnswered {
+			t.Errorf("state is %s", got.State)
+		}
+	}
+	s.acknowledge(c, before)
+	if rest := s.drain(c); len(rest) != 0 {
+		t.Errorf("%d replies are left", len(rest))
+	}
+	d, err := s.link.Device(t.Context(), c.id)
+	if err != nil || d.Presence.Online || d.Presence.LastSeen.IsZero() {
+		t.Errorf("presence after the restart: %+v, %v", d.Presence, err)
+	}
+	c.connect()
+	s.send(c, alice)
+}
+
+func TestBroker_WatchTellsOfPresenceAndReplies(t *testing.T) {
+	s := newSite(t, nil)
+	c := s.register("cam-1")
+	hints := make(chan dispatch.Hint, 64)
+	ready := make(chan struct{})
+	done := make(chan error, 1)
+	go func() {
+		done <- s.link.Watch(t.Context(), func() { close(ready) }, func(h dispatch.Hint) { hints <- h })
+	}()
+	<-ready
+	c.connect()
+	if h := <-hints; h.Presence == nil || h.Presence.Device != c.id || !h.Presence.Online {
+		t.Errorf("hint %+v", h)
+	}
+	sent := s.send(c, alice)
+	c.reply(c.next())
+	if h := <-hints; h.Reply == nil || h.Reply.Request != sent.ID || h.Reply.Mailbox != alice || !h.Reply.Final {
+		t.Errorf("hint %+v", h)
+	}
+	c.leave()
+	if h := <-hints; h.Presence == nil || h.Presence.Online {
+		t.Errorf("hint %+v", h)
+	}
+	s.stop()
+	if err := <-done; err == nil {
+		t.Error("the watch ended without an error")
+	}
+	s.start()
+}
+
+func BenchmarkExchange(b *testing.B) {
+	for _, workers := range []int{1, 16, 64} {
+		b.Run(fmt.Sprintf("workers=%d", workers), func(b *testing.B) {
+			s := newSite(b, nil)
+			cams := make([]*camera, workers)
+			for i := range cams {
+				c := s.register(fmt.Sprintf("cam-%d", i))
+				c.connect()
+				go func() {
+					for command := range c.commands {
+						c.publish(replyTo(device.RequestID(command["request_id"].(string)), strings.Repeat("x", 900)))
+					}
+				}()
+				b.Cleanup(func() { close(c.commands) })
+				cams[i] = c
+			}
+			b.ResetTimer()
+			var wg sync.WaitGroup
+			var mu sync.Mutex
+			left := b.N
+			for _, c := range cams {
+				wg.Go(func() {
+					for {
+						mu.Lock()
+						if left == 0 {
+							mu.Unlock()
+							return
+						}
+						left--
+						mu.Unlock()
+						s.send(c, alice)
+						for {
+							if rs := s.drain(c); len(rs) > 0 {
+								s.acknowledge(c, rs)
+								break
+							}
+						}
+					}
+				})
+			}
+			wg.Wait()
+			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "exchanges/s")
+		})
+	}
+}
