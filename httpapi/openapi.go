@@ -32,6 +32,10 @@ func OpenAPI(commands []device.Command) (asYAML, asJSON []byte, err error) {
 			return nil, nil, fmt.Errorf("openapi: %w", err)
 		}
 	}
+	// JSON first: the YAML encoder takes the tags off the nodes.
+	if asJSON, err = nodeToJSON(root); err != nil {
+		return nil, nil, fmt.Errorf("openapi: write JSON: %w", err)
+	}
 	var b bytes.Buffer
 	enc := yaml.NewEncoder(&b)
 	enc.SetIndent(2)
@@ -40,9 +44,6 @@ func OpenAPI(commands []device.Command) (asYAML, asJSON []byte, err error) {
 	}
 	if err := enc.Close(); err != nil {
 		return nil, nil, fmt.Errorf("openapi: write YAML: %w", err)
-	}
-	if asJSON, err = nodeToJSON(root); err != nil {
-		return nil, nil, fmt.Errorf("openapi: write JSON: %w", err)
 	}
 	return b.Bytes(), asJSON, nil
 }
