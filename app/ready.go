@@ -38,7 +38,7 @@ func (r Ready) Write(path string) error {
 	if err != nil {
 		return fmt.Errorf("ready file: %w", err)
 	}
-	defer os.Remove(f.Name())
+	defer func() { _ = os.Remove(f.Name()) }() // there is one only where the rest failed
 	_, err = f.Write(append(data, '\n'))
 	if closeErr := f.Close(); err == nil {
 		err = closeErr

@@ -92,31 +92,25 @@ func (a *App) startAPI(ctx context.Context, o APIOptions, b BrokerAccess) (*api,
 
 	measured, err := httpapi.NewMetrics(httpapi.MetricsConfig{
 		Registry:     metrics,
-		KnownCommand: func(name string) bool { _, err := files.commands.Command(name); return err == nil },
 		CacheRecords: replies.Records,
 	})
 	if err != nil {
 		return nil, err
 	}
-	var edge *httpapi.API // set before Run lets hints flow
 	dispatcher := dispatch.New(dispatch.Config{
 		ReplyGrace: o.ReplyGrace,
 		Broker:     link,
 		Cache:      replies,
 		Catalogue:  files.commands,
-		OnHint:     func(h dispatch.Hint) { edge.Hint(h) },
-		OnResync:   func() { edge.Resync() },
-		Observer:   observer{measured},
+		Observer:   measured,
 		Log:        a.log,
 	})
-	draining := make(chan struct{})
-	edge, err = httpapi.New(httpapi.Config{
+	edge, err := httpapi.New(httpapi.Config{
 		Rate:         o.Rate,
 		Burst:        o.Burst,
 		Service:      dispatcher,
 		Authenticate: files.authenticate,
 		Commands:     files.commands.Commands,
-		Draining:     draining,
 		Metrics:      measured,
 		Log:          a.log,
 	})
@@ -128,7 +122,7 @@ func (a *App) startAPI(ctx context.Context, o APIOptions, b BrokerAccess) (*api,
 		service: dispatcher,
 		handler: counted(metrics, edge),
 		metrics: metrics,
-		drain:   func() { close(draining); dispatcher.Close() },
+		drain:   dispatcher.Close,
 	}, nil
 }
 
@@ -212,15 +206,3 @@ func (a *App) openFiles(o APIOptions, registry *prometheus.Registry) (files, err
 	}
 	return f, nil
 }
-
-// observer counts in Prometheus what the dispatcher does.
-type observer struct{ metrics *httpapi.Metrics }
-
-// Sent counts a command.
-func (o observer) Sent(command, outcome string) { o.metrics.Request(command, outcome) }
-
-// Drained counts replies that were read from an output queue.
-func (o observer) Drained(whose dispatch.Whose, n int) { o.metrics.Drained(string(whose), n) }
-
-// DependencyUp notes whether a dependency answers.
-func (o observer) DependencyUp(name string, up bool) { o.metrics.DependencyUp(name, up) }

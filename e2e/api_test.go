@@ -172,11 +172,11 @@ func (r replies) results() []string {
 	return out
 }
 
-// send sends a command that must be accepted.
-func (a api) send(device, command string, headers ...string) accepted {
+// ping sends the command ping, which must be accepted.
+func (a api) ping(device string, headers ...string) accepted {
 	a.t.Helper()
 	var acc accepted
-	r := a.call("POST", "/v1/devices/"+device+"/commands", map[string]any{"command": command}, headers...)
+	r := a.call("POST", "/v1/devices/"+device+"/commands", `{"command":"ping"}`, headers...)
 	if r.status != http.StatusOK {
 		r.into(http.StatusAccepted, nil)
 	}

@@ -13,7 +13,6 @@ import (
 	"math/big"
 	"net/http"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -125,23 +124,6 @@ func replyTo(requestID string, seq int, final bool, result string) string {
 	return fmt.Sprintf(`{"request_id":%q,"status":%q,"seq":%d,"final":%t,"result":%s}`, requestID, status, seq, final, result)
 }
 
-// answerAll answers every command with its own name until the connection ends.
-func (c *connection) answerAll() {
-	stop := make(chan struct{})
-	var wg sync.WaitGroup
-	wg.Go(func() {
-		for {
-			select {
-			case cmd := <-c.Commands:
-				c.client.Publish(c.Topics.Events, 1, false, replyTo(cmd.RequestID, 0, true, fmt.Sprintf("%q", cmd.Command)))
-			case <-stop:
-				return
-			}
-		}
-	})
-	c.t.Cleanup(func() { close(stop); wg.Wait() })
-}
-
 // done waits for an MQTT exchange to be acknowledged.
 func done(t *testing.T, what string, token mqtt.Token) {
 	t.Helper()
@@ -179,14 +161,13 @@ func selfSigned(t *testing.T, key *ecdsa.PrivateKey, name string) []byte {
 }
 
 // newCSR makes a certificate request with a fresh key.
-func newCSR(t *testing.T) (csr string, key *ecdsa.PrivateKey) {
+func newCSR(t *testing.T) string {
 	t.Helper()
-	key = newKey(t)
-	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, key)
+	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, newKey(t))
 	if err != nil {
 		t.Fatal(err)
 	}
-	return toPEM("CERTIFICATE REQUEST", der), key
+	return toPEM("CERTIFICATE REQUEST", der)
 }
 
 func toPEM(kind string, der []byte) string {

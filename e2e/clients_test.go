@@ -14,8 +14,8 @@ import (
 func TestTwoClientsOfOneCamera(t *testing.T) {
 	s := startSystem(t)
 	cam := s.admin.newDevice("shared").connect()
-	ofAlice := s.alice.send(cam.ID, "ping")
-	ofBob := s.bob.send(cam.ID, "ping")
+	ofAlice := s.alice.ping(cam.ID)
+	ofBob := s.bob.ping(cam.ID)
 	cam.answer(ofAlice.RequestID, `"for alice"`)
 	cam.answer(ofBob.RequestID, `"for bob"`)
 
@@ -52,7 +52,7 @@ func TestTwoClientsOfOneCamera(t *testing.T) {
 func TestReadingIsRepeatableByIDWithinTheGrace(t *testing.T) {
 	s := startSystem(t, "--reply-grace", "2s")
 	cam := s.admin.newDevice("grace").connect()
-	sent := s.alice.send(cam.ID, "ping")
+	sent := s.alice.ping(cam.ID)
 	cam.answer(sent.RequestID, `1`)
 
 	for range 2 {
@@ -70,7 +70,7 @@ func TestReadingIsRepeatableByIDWithinTheGrace(t *testing.T) {
 func TestRequestIDsThatAreForgedOrForeignReachNobody(t *testing.T) {
 	s := startSystem(t)
 	honest, liar := s.admin.newDevice("honest").connect(), s.admin.newDevice("liar").connect()
-	sent := s.alice.send(honest.ID, "ping")
+	sent := s.alice.ping(honest.ID)
 	id := honest.next().RequestID
 	if id != sent.RequestID {
 		t.Fatalf("the camera got %s, the client %s", id, sent.RequestID)
@@ -114,20 +114,20 @@ func TestWaitingForTheReply(t *testing.T) {
 			cmd := <-cam.Commands
 			cam.client.Publish(cam.Topics.Events, 1, false, replyTo(cmd.RequestID, 0, true, `"now"`))
 		}()
-		got := s.alice.send(cam.ID, "ping", "Prefer: wait=10")
+		got := s.alice.ping(cam.ID, "Prefer: wait=10")
 		if got.State != "answered" || len(got.Replies) != 1 || string(got.Replies[0].Result) != `"now"` {
 			t.Errorf("answered %+v, want the reply", got)
 		}
 	})
 	t.Run("does not come in time", func(t *testing.T) {
 		began := time.Now()
-		got := s.alice.send(cam.ID, "ping", "Prefer: wait=1")
+		got := s.alice.ping(cam.ID, "Prefer: wait=1")
 		if took := time.Since(began); got.State != "delivered" || got.Replies != nil || took < time.Second {
 			t.Errorf("after %s answered %+v, want the state delivered after one second", took, got)
 		}
 	})
 	t.Run("a long poll is woken by the reply", func(t *testing.T) {
-		got := s.alice.send(cam.ID, "ping")
+		got := s.alice.ping(cam.ID)
 		answered := make(chan replies, 1)
 		go func() {
 			var out replies
@@ -152,14 +152,14 @@ func TestIdempotencyKey(t *testing.T) {
 	cam := s.admin.newDevice("idempotent").connect()
 	const key = "Idempotency-Key: 6f1c"
 
-	first := s.alice.send(cam.ID, "ping", key)
-	again := s.alice.send(cam.ID, "ping", key)
+	first := s.alice.ping(cam.ID, key)
+	again := s.alice.ping(cam.ID, key)
 	if first.RequestID != again.RequestID {
 		t.Errorf("the same key made two requests, %s and %s", first.RequestID, again.RequestID)
 	}
 	s.alice.call("POST", "/v1/devices/"+cam.ID+"/commands", `{"command":"get_status"}`, key).
 		refused(http.StatusConflict, "idempotency_conflict")
-	if other := s.bob.send(cam.ID, "ping", key); other.RequestID == first.RequestID {
+	if other := s.bob.ping(cam.ID, key); other.RequestID == first.RequestID {
 		t.Error("the key of one client named the request of another")
 	}
 
@@ -167,7 +167,7 @@ func TestIdempotencyKey(t *testing.T) {
 	for range 2 {
 		seen = append(seen, cam.next().RequestID)
 	}
-	fresh := s.alice.send(cam.ID, "ping")
+	fresh := s.alice.ping(cam.ID)
 	if next := cam.next(); next.RequestID != fresh.RequestID || slices.Contains(seen, next.RequestID) {
 		t.Errorf("the camera received %s, want each request once: %v", next.RequestID, seen)
 	}

@@ -68,7 +68,7 @@ func TestDemo(t *testing.T) {
 		}
 		for _, id := range devices {
 			operator.waitOnline(id)
-			if got := operator.send(id, "ping", "Prefer: wait=10"); got.State != "answered" {
+			if got := operator.ping(id, "Prefer: wait=10"); got.State != "answered" {
 				t.Errorf("%s answered %+v", id, got)
 			}
 		}

@@ -45,7 +45,7 @@ func TestRegistrationIsRefused(t *testing.T) {
 	taken := s.admin.newDevice("taken")
 	takenPEM := toPEM("CERTIFICATE", taken.cert.Certificate[0])
 	good := toPEM("CERTIFICATE", selfSigned(t, newKey(t), "good"))
-	csr, _ := newCSR(t)
+	csr := newCSR(t)
 
 	tests := map[string]struct {
 		as     api
@@ -97,8 +97,8 @@ func TestEnrolmentCodeIsSpentOnce(t *testing.T) {
 	}
 	s.admin.call("POST", "/v1/enrolment-codes", map[string]any{"name": "once"}).into(http.StatusCreated, &made)
 	stranger := api{t: t, base: s.admin.base}
-	csr, _ := newCSR(t)
-	other, _ := newCSR(t)
+	csr := newCSR(t)
+	other := newCSR(t)
 
 	stranger.call("POST", "/v1/enrol", map[string]any{"code": made.Code, "csr": "hello"}).refused(422, "invalid_csr")
 	stranger.call("POST", "/v1/enrol", map[string]any{"code": made.Code + "x", "csr": csr}).refused(403, "invalid_code")
@@ -150,7 +150,7 @@ func TestCommandIsRefused(t *testing.T) {
 			}
 		})
 	}
-	sent := s.alice.send(cam.ID, "ping")
+	sent := s.alice.ping(cam.ID)
 	if got := cam.next(); got.RequestID != sent.RequestID {
 		t.Errorf("the camera received %+v first, want only the good command", got)
 	}
@@ -188,7 +188,7 @@ func TestReplyAtTheSizeLimit(t *testing.T) {
 	s := startSystem(t)
 	dev := s.admin.newDevice("big")
 	cam := dev.connect()
-	sent := s.alice.send(cam.ID, "ping")
+	sent := s.alice.ping(cam.ID)
 	frame := len(replyTo(sent.RequestID, 0, true, `""`))
 	exact := `"` + strings.Repeat("x", maxPayload-frame) + `"`
 

@@ -26,11 +26,10 @@ func newJournal() *journal { return &journal{acked: map[string]string{}, seen: m
 
 func slot(request string, seq int) string { return fmt.Sprintf("%s/%d", request, seq) }
 
-func (j *journal) ack(request string, seq int, result string) int {
+func (j *journal) ack(request string, seq int, result string) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	j.acked[slot(request, seq)] = result
-	return len(j.acked)
 }
 
 func (j *journal) hasAck(request string, seq int) bool {
@@ -83,7 +82,7 @@ func TestBrokerKilled_EveryAcknowledgedReplyIsRead(t *testing.T) {
 		dev := admin.newDevice(fmt.Sprintf("cam-%d", i))
 		live = append(live, dev.connect())
 		for range requests {
-			asked[dev] = append(asked[dev], alice.send(dev.ID, "ping").RequestID)
+			asked[dev] = append(asked[dev], alice.ping(dev.ID).RequestID)
 		}
 	}
 	j := newJournal()
@@ -234,7 +233,7 @@ func killAtCrashPoint(t *testing.T, tok tokens, name string, args []string, arm 
 	j := newJournal()
 	for client, a := range clients {
 		for i := range 3 {
-			id := a.on(t, first).send(cam.ID, "ping").RequestID
+			id := a.on(t, first).ping(cam.ID).RequestID
 			result := fmt.Sprintf(`"%s %d"`, client, i)
 			cam.answer(id, result)
 			j.ack(id, 0, result)

@@ -27,7 +27,7 @@ func TestSIGTERM(t *testing.T) {
 func TestSIGTERM_EndsLongPollsAndStreams(t *testing.T) {
 	s := startSystem(t)
 	cam := s.admin.newDevice("slow").connect()
-	sent := s.alice.send(cam.ID, "ping")
+	sent := s.alice.ping(cam.ID)
 	answers := make(chan answer, 2)
 	ask := func(path string) {
 		ans, err := s.alice.try("GET", path, nil)

@@ -61,12 +61,10 @@ type brokerProcess struct {
 	flags []string
 }
 
-func startBroker(t *testing.T, flags ...string) *brokerProcess {
+func startBroker(t *testing.T) *brokerProcess {
 	t.Helper()
 	b := &brokerProcess{data: t.TempDir()}
-	b.flags = append([]string{
-		"broker", "--data", b.data, "--mqtt", freeAddr(t), "--grpc", freeAddr(t), "--admin", "127.0.0.1:0",
-	}, flags...)
+	b.flags = []string{"broker", "--data", b.data, "--mqtt", freeAddr(t), "--grpc", freeAddr(t), "--admin", "127.0.0.1:0"}
 	b.process = start(t, b.flags...)
 	return b
 }
