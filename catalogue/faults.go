@@ -79,6 +79,9 @@ func collect(all []found, e *jsonschema.ValidationError) []found {
 		for _, name := range k.Properties {
 			add("is not known here", name)
 		}
+	case *kind.PropertyNames:
+		// jsonschema v6.0.3 shares the memory of this one location with later ones, so it may name another place.
+		all = append(all, found{message: "has a field whose name is not allowed: " + shownName(k.Property)})
 	case *kind.AnyOf:
 		add(choice(e))
 	case *kind.OneOf:
@@ -100,7 +103,7 @@ func choice(e *jsonschema.ValidationError) string {
 	for _, cause := range e.Causes {
 		var parts []string
 		for _, f := range collect(nil, cause) {
-			if below := f.at[len(e.InstanceLocation):]; len(below) > 0 {
+			if below := f.at[min(len(f.at), len(e.InstanceLocation)):]; len(below) > 0 {
 				parts = append(parts, strings.TrimPrefix(place("", below), ".")+" "+f.message)
 			} else {
 				parts = append(parts, f.message)
@@ -111,7 +114,7 @@ func choice(e *jsonschema.ValidationError) string {
 	}
 	branches = slices.Compact(branches)
 	if len(branches) == 1 {
-		return branches[0]
+		return shorten(branches[0])
 	}
 	if more := len(branches) - maxBranches; more > 0 {
 		branches = append(branches[:maxBranches], fmt.Sprintf("one of %d more", more))
@@ -164,8 +167,6 @@ func message(k jsonschema.ErrorKind) string {
 		return "must match the pattern " + k.Want
 	case *kind.Format:
 		return "must be a valid " + k.Want
-	case *kind.PropertyNames:
-		return "has a field whose name is not allowed"
 	case *kind.FalseSchema:
 		return "is not known here"
 	case *kind.Not:

@@ -171,6 +171,16 @@ func TestPrepare_ASchemaWithoutEndIsToldOf(t *testing.T) {
 	}
 }
 
+func TestPrepare_ABadNameIsToldWithoutAPlaceThatMayBeWrong(t *testing.T) {
+	c := load(t, "commands: [{name: a, permission: p, args: {additionalProperties: {anyOf: [{propertyNames: {maxLength: 1}}]}}}]")
+	for range 20 { // the fields of an object come in another order each time
+		_, err := c.Prepare("a", json.RawMessage(`{"q":{"long":1},"r":{},"s":{}}`))
+		if got := faultsIn(t, err); !slices.Equal(got, []string{"args.q has a field whose name is not allowed: long"}) {
+			t.Fatalf("got %q", got)
+		}
+	}
+}
+
 func TestPrepare_SaysEachRuleInPlainWords(t *testing.T) {
 	c := load(t, forPrepare)
 	tests := map[string]string{
@@ -189,7 +199,7 @@ func TestPrepare_SaysEachRuleInPlainWords(t *testing.T) {
 		`{"unique":[1,2,1.0]}`:       "args.unique must not hold a value twice (items 0 and 2 are equal)",
 		`{"pattern":"b"}`:            "args.pattern must match the pattern ^a+$",
 		`{"format":"1.2.3"}`:         "args.format must be a valid ipv4",
-		`{"names":{"long":1}}`:       "args.names has a field whose name is not allowed",
+		`{"names":{"long":1}}`:       "args has a field whose name is not allowed: long",
 		`{"never":1}`:                "args.never is not known here",
 		`{"not":"x"}`:                "args.not is a combination that is not allowed",
 		`{"holds":[2]}`:              "args.holds lacks an item that must be there",
@@ -298,6 +308,32 @@ func TestPrepare_ManyFaultsAreBounded(t *testing.T) {
 	}
 }
 
+func TestPrepare_LongMessagesAreBounded(t *testing.T) {
+	list := func(n int, item string) string {
+		var items []string
+		for i := range n {
+			items = append(items, fmt.Sprintf(item, i))
+		}
+		return "[" + strings.Join(items, ", ") + "]"
+	}
+	tests := map[string]struct{ rule, want string }{
+		"20 values are told":    {"enum: " + list(20, "%d"), "18, 19"},
+		"of 21 the last is not": {"enum: " + list(21, "%d"), "19, 1 more"},
+		"6 forms are told":      {"anyOf: " + list(6, "{const: %d}"), "or must be 5"},
+		"of 8 two are not":      {"anyOf: " + list(8, "{const: %d}"), "or must be 5; or one of 2 more"},
+		"800 bytes are told":    {"anyOf: [{enum: [" + strings.Repeat("ü", 500) + "]}]", "üü …"},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			c := load(t, "commands: [{name: a, permission: p, args: {properties: {x: {"+tt.rule+"}}}}]")
+			_, err := c.Prepare("a", json.RawMessage(`{"x":"none"}`))
+			if got := faultsIn(t, err); len(got) != 1 || !strings.HasSuffix(got[0], tt.want) {
+				t.Errorf("got %q, want an end of %q", got, tt.want)
+			}
+		})
+	}
+}
+
 // A short text can stand for a number of a billion digits.
 func TestPrepare_HugeNumbersCostNothing(t *testing.T) {
 	c := load(t, forPrepare)
@@ -329,6 +365,7 @@ func TestPrepare_RendersTheTextLine(t *testing.T) {
 		"an escape sequence":      {args: `{"volume":7,"words":"\u001b[2J"}`, fail: []string{"args.words must not hold line ends or control characters:" + lineFault}},
 		"a line separator":        {args: `{"volume":7,"words":"a\u2028b"}`, fail: []string{"args.words must not hold line ends or control characters:" + lineFault}},
 		"a second request id":     {args: `{"volume":7,"words":"{request_id}"}`, fail: []string{"args.words must not hold braces:" + lineFault}},
+		"another request's id":    {args: `{"volume":7,"words":"sdr1_` + strings.Repeat("A", 68) + `"}`, fail: []string{"args must not hold anything of the form of a request id"}},
 		"a list":                  {args: `{"volume":[1]}`, fail: []string{"args.volume must be text, a number, true or false:" + lineFault}},
 		"null":                    {args: `{"volume":null}`, fail: []string{"args.volume must be text, a number, true or false:" + lineFault}},
 		"two faults":              {args: `{"volume":null,"words":"{"}`, fail: []string{"args.volume must be text, a number, true or false:" + lineFault, "args.words must not hold braces:" + lineFault}},

@@ -176,6 +176,9 @@ func (t *textForm) render(args map[string]any) ([]byte, []device.Fault) {
 		}
 		line = append(line, text...)
 	}
+	if _, found := device.FindRequestID(line); found { // an echo of it would answer another request
+		faults = append(faults, device.Fault{Location: argsRoot, Message: "must not hold anything of the form of a request id"})
+	}
 	return line, faults
 }
 
