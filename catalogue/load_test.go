@@ -15,6 +15,12 @@ import (
 
 	"signaldevice/catalogue/configfile"
 	"signaldevice/device"
+	"signaldevice/dispatch"
+)
+
+var (
+	_ dispatch.Catalogue = (*Catalogue)(nil)
+	_ dispatch.Catalogue = (*Live)(nil)
 )
 
 // valid is a file with one command that uses every field. Tests change one thing in it.
