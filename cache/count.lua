@@ -1,3 +1,3 @@
 -- Counts the replies of one tag that have not expired.
 -- KEYS: live
-return {real, redis.call('ZCOUNT', KEYS[1], '(' .. whole(now), '+inf')}
+return {real, call('ZCOUNT', KEYS[1], '(' .. whole(now), '+inf')}

@@ -1,3 +1,3 @@
 -- Shows that Redis takes writes. It writes nothing: the key does not exist.
 -- KEYS: probe
-return {real, redis.call('DEL', KEYS[1])}
+return {real, call('DEL', KEYS[1])}

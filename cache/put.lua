@@ -7,7 +7,7 @@ local live = KEYS[1]
 
 -- known tells what is there of a reply: 2, 3, or nil for nothing.
 local function known(request, seq, reply)
-  local state = redis.call('HGET', request, seq)
+  local state = call('HGET', request, seq)
   if not state then
     return nil
   end
@@ -15,19 +15,26 @@ local function known(request, seq, reply)
   if tonumber(expiry) <= now_us then
     return nil
   elseif grace == '' then
-    return redis.call('EXISTS', reply) == 1 and 2 or nil
+    return call('EXISTS', reply) == 1 and 2 or nil
   end
   return tonumber(grace) > now and 2 or 3
 end
 
+-- keep makes a key live at least until a time by Redis's clock.
+local function keep(key, till)
+  if call('PEXPIREAT', key, till, 'GT') == 0 then
+    call('PEXPIREAT', key, till, 'NX')
+  end
+end
+
 local results = {}
 local swept
-redis.call('ZREMRANGEBYSCORE', live, '-inf', whole(now))
+call('ZREMRANGEBYSCORE', live, '-inf', now)
 for i = 1, (#KEYS - 1) / 3 do
   local unread, request, reply = KEYS[3 * i - 1], KEYS[3 * i], KEYS[3 * i + 1]
   local name, seq, record = ARGV[3 * i + 1], ARGV[3 * i + 2], ARGV[3 * i + 3]
   if unread ~= swept then
-    redis.call('ZREMRANGEBYSCORE', unread, '-inf', whole(now_us))
+    call('ZREMRANGEBYSCORE', unread, '-inf', now_us)
     swept = unread
   end
   results[i] = known(request, seq, reply)
@@ -35,13 +42,14 @@ for i = 1, (#KEYS - 1) / 3 do
     results[i] = 1
     local expiry = now_us + i + ttl * 1000    -- the i keeps replies of one script in order
     local expiry_ms = math.floor(expiry / 1000)
-    redis.call('SET', reply, record, 'PXAT', whole(expiry_ms - ahead))
-    redis.call('HSET', request, seq, whole(expiry))
-    redis.call('ZADD', unread, whole(expiry), name)
-    redis.call('ZADD', live, whole(expiry_ms), name)
-    keep(request, expiry_ms)
-    keep(unread, expiry_ms)
-    keep(live, expiry_ms)
+    local till = expiry_ms - ahead
+    call('SET', reply, record, 'PXAT', till)
+    call('HSET', request, seq, expiry)
+    call('ZADD', unread, expiry, name)
+    call('ZADD', live, expiry_ms, name)
+    keep(request, till)
+    keep(unread, till)
+    keep(live, till)
   end
 end
 return {real, results}

@@ -12,7 +12,7 @@ local fresh, again, read = {}, {}, {}
 
 -- find_oldest collects unread replies whatever their request. A name is the request's digest, ':' and seq.
 local function find_oldest()
-  local found = redis.call('ZRANGE', unread, '(' .. whole(now_us), '+inf', 'BYSCORE', 'LIMIT', 0, most, 'WITHSCORES')
+  local found = call('ZRANGE', unread, '(' .. whole(now_us), '+inf', 'BYSCORE', 'LIMIT', 0, most, 'WITHSCORES')
   for i = 1, #found, 2 do
     local digest, seq = string.match(found[i], '^(.-):(.*)$')
     fresh[#fresh + 1] = {name = found[i], request = requests .. digest, seq = seq, expiry = tonumber(found[i + 1])}
@@ -22,7 +22,7 @@ end
 -- find_request collects the replies of one request.
 local function find_request(place, request)
   local digest = string.sub(request, #requests + 1)
-  local states = redis.call('HGETALL', request)
+  local states = call('HGETALL', request)
   for i = 1, #states, 2 do
     local expiry, till = string.match(states[i + 1], '^(%d+) ?(%d*)$')
     local found = {name = digest .. ':' .. states[i], request = request, seq = states[i], expiry = tonumber(expiry)}
@@ -48,13 +48,13 @@ local taken = {}
 local function take(found, on_first_read)
   table.sort(found, older)
   for _, r in ipairs(found) do
-    local record = redis.call('GET', replies .. r.name)
+    local record = call('GET', replies .. r.name)
     if record then
       room = room - #record
       if room < 0 and #taken > 0 then
         return false
       end
-      taken[#taken + 1] = whole(r.expiry)
+      taken[#taken + 1] = r.expiry
       taken[#taken + 1] = record
       if on_first_read then
         on_first_read(r)
@@ -66,15 +66,15 @@ end
 
 -- mark starts the grace of a reply; without one its body goes at once.
 local function mark(r)
-  redis.call('ZREM', unread, r.name)
-  redis.call('HSET', r.request, r.seq, whole(r.expiry) .. ' ' .. whole(now + grace))
+  call('ZREM', unread, r.name)
+  call('HSET', r.request, r.seq, whole(r.expiry) .. ' ' .. whole(now + grace))
   if grace == 0 then
-    redis.call('DEL', replies .. r.name)
-    redis.call('ZREM', live, r.name)
+    call('DEL', replies .. r.name)
+    call('ZREM', live, r.name)
   else
-    local till = whole(math.min(now + grace, math.floor(r.expiry / 1000)))
-    redis.call('PEXPIREAT', replies .. r.name, whole(till - ahead))
-    redis.call('ZADD', live, till, r.name)
+    local till = math.min(now + grace, math.floor(r.expiry / 1000))
+    call('PEXPIREAT', replies .. r.name, till - ahead)
+    call('ZADD', live, till, r.name)
   end
 end
 

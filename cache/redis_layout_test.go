@@ -1,0 +1,101 @@
+package cache_test
+
+import (
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/redis/rueidis"
+
+	"signaldevice/cache"
+	"signaldevice/device"
+	"signaldevice/testserver"
+)
+
+func redisTime(t *testing.T, admin rueidis.Client) int64 {
+	t.Helper()
+	now, err := admin.Do(t.Context(), admin.B().Time().Build()).AsIntSlice()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return now[0]*1000 + now[1]/1000
+}
+
+func askNumber(t *testing.T, admin rueidis.Client, command ...string) int64 {
+	t.Helper()
+	n, err := admin.Do(t.Context(), admin.B().Arbitrary(command...).Build()).AsInt64()
+	if err != nil {
+		t.Fatalf("%v: %v", command, err)
+	}
+	return n
+}
+
+func keys(t *testing.T, admin rueidis.Client, pattern string) []string {
+	t.Helper()
+	found, err := admin.Do(t.Context(), admin.B().Keys().Pattern(pattern).Build()).AsStrSlice()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return found
+}
+
+// Redis itself forgets a body to the millisecond, without anyone's help.
+func TestRedis_BodiesExpireByRedisItself(t *testing.T) {
+	server := testserver.Redis(t)
+	admin := dial(t, server.URL)
+	const ttl = time.Hour
+	c := open(t, cache.RedisConfig{URL: server.URL, TTL: ttl})
+
+	before := redisTime(t, admin)
+	put(t, c, reply("r"))
+	after := redisTime(t, admin)
+	body := keys(t, admin, "reply*")[0]
+	at := askNumber(t, admin, "PEXPIRETIME", body) - ttl.Milliseconds()
+	if at < before || at > after {
+		t.Errorf("expires %d ms after its write's beginning, which took %d ms", at-before, after-before)
+	}
+
+	before = redisTime(t, admin)
+	take(t, c)
+	after = redisTime(t, admin)
+	at = askNumber(t, admin, "PEXPIRETIME", body) - time.Minute.Milliseconds()
+	if at < before || at > after {
+		t.Errorf("once read, expires %d ms after its read's beginning, which took %d ms", at-before, after-before)
+	}
+}
+
+func TestRedis_NothingStaysForEver(t *testing.T) {
+	server := testserver.Redis(t)
+	admin := dial(t, server.URL)
+	const ttl = 300 * time.Millisecond
+	c := open(t, cache.RedisConfig{URL: server.URL, TTL: ttl})
+	start := redisTime(t, admin)
+	for i := range 20 {
+		put(t, c, reply(device.RequestID("r"+strconv.Itoa(i))))
+	}
+	take(t, c, "r1", "r2")
+	all := keys(t, admin, "*")
+	if len(all) < 3 {
+		t.Fatalf("keys %v", all)
+	}
+	for _, key := range all {
+		if !strings.Contains(key, "{") {
+			t.Errorf("key %q has no hash tag", key)
+		}
+		if left := askNumber(t, admin, "PTTL", key); left == -1 || left > ttl.Milliseconds() {
+			t.Errorf("key %q lives for %d ms", key, left)
+		}
+	}
+	eventually(t, "no record counts", func() bool {
+		n, err := c.Records(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n == 0
+	})
+	if now := redisTime(t, admin); now-start < ttl.Milliseconds() {
+		t.Errorf("no record after %d ms", now-start)
+	}
+	eventually(t, "no key is left", func() bool { return askNumber(t, admin, "DBSIZE") == 0 })
+}

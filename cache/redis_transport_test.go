@@ -1,0 +1,105 @@
+package cache_test
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
+	"math/big"
+	"net"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"signaldevice/cache"
+	"signaldevice/testserver"
+)
+
+// Every kind of URL leads to the same cache.
+func TestOpenRedis_Transports(t *testing.T) {
+	dir, err := os.MkdirTemp("", "redis") // a socket's path is short
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	socket := filepath.Join(dir, "s")
+	cert, key := selfSigned(t, dir)
+	tlsPort := freePort(t)
+	server := testserver.Redis(t, "--unixsocket", socket, "--tls-port", tlsPort,
+		"--tls-cert-file", cert, "--tls-key-file", key, "--tls-ca-cert-file", cert, "--tls-auth-clients", "no",
+		"--requirepass", "secret")
+	tests := map[string]string{
+		"TCP":               "redis://:secret@" + server.Addr + "/3",
+		"Valkey's own name": "valkey://default:secret@" + server.Addr,
+		"TLS":               "rediss://:secret@127.0.0.1:" + tlsPort + "?skip_verify=true",
+		"Unix socket":       "unix://:secret@" + socket,
+	}
+	for name, url := range tests {
+		t.Run(name, func(t *testing.T) {
+			c := open(t, cache.RedisConfig{URL: url})
+			if err := c.Ping(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			put(t, c, reply("r"))
+			if got := take(t, c); len(got.Replies) != 1 {
+				t.Errorf("took %d replies", len(got.Replies))
+			}
+		})
+	}
+	for name, url := range map[string]string{
+		"a certificate that nobody vouches for": "rediss://:secret@127.0.0.1:" + tlsPort,
+		"a wrong password":                      "redis://:wrong@" + server.Addr,
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := open(t, cache.RedisConfig{URL: url})
+			if err := c.Ping(t.Context()); err == nil {
+				t.Error("the cache is usable")
+			}
+		})
+	}
+}
+
+func freePort(t *testing.T) string {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	_, port, _ := net.SplitHostPort(listener.Addr().String())
+	return port
+}
+
+// selfSigned writes a certificate for 127.0.0.1 and its key into dir.
+func selfSigned(t *testing.T, dir string) (cert, key string) {
+	t.Helper()
+	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1),
+		NotAfter:     time.Now().Add(time.Hour),
+		IPAddresses:  []net.IP{net.IPv4(127, 0, 0, 1)},
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, private.Public(), private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	secret, err := x509.MarshalPKCS8PrivateKey(private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert, key = filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
+	for file, block := range map[string]*pem.Block{
+		cert: {Type: "CERTIFICATE", Bytes: der},
+		key:  {Type: "PRIVATE KEY", Bytes: secret},
+	} {
+		if err := os.WriteFile(file, pem.EncodeToMemory(block), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return cert, key
+}

@@ -1,0 +1,91 @@
+package cache
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"signaldevice/device"
+	"signaldevice/testserver"
+)
+
+func openSession(t *testing.T) *session {
+	t.Helper()
+	c, err := OpenRedis(t.Context(), RedisConfig{URL: testserver.Redis(t).URL})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.Close)
+	s, err := c.link.session("test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// F6, F7: what Redis says tells whether anything happened.
+func TestFailure_TellsWhatHappened(t *testing.T) {
+	s := openSession(t)
+	refusal := func(text string) string { return `return redis.error_reply("` + text + `")` }
+	tests := map[string]struct {
+		script string
+		want   device.Kind
+	}{
+		"loading":                 {refusal("LOADING Redis is loading the dataset in memory"), device.CacheUnavailable},
+		"replica":                 {refusal("READONLY You can't write against a read only replica."), device.CacheUnavailable},
+		"cluster down":            {refusal("CLUSTERDOWN The cluster is down"), device.CacheUnavailable},
+		"master down":             {refusal("MASTERDOWN Link with MASTER is down"), device.CacheUnavailable},
+		"disk full":               {refusal("MISCONF Errors writing to the AOF file"), device.CacheUnavailable},
+		"no password given":       {refusal("NOAUTH Authentication required."), device.CacheUnavailable},
+		"out of memory":           {refusal("OOM allow-oom flag is not set on the script"), device.CacheFull},
+		"failed before any write": {`return nosuchfunction()`, device.OutcomeUnknown},
+		"failed after a write":    {`call('SET', KEYS[1], 'x') return call('HGET', KEYS[1], 'x')`, device.OutcomeUnknown},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			_, err := s.runOne(t.Context(), newScript("", test.script), call{keys: []string{"k{00}"}})
+			if err == nil {
+				t.Fatal("no error")
+			}
+			if got := device.KindOf(failure("test", err)); got != test.want {
+				t.Errorf("%v is %q, want %q", err, got, test.want)
+			}
+		})
+	}
+}
+
+func TestScript_AfterItsCallersDeadlineDoesNothing(t *testing.T) {
+	s := openSession(t)
+	write := newScript("", `return {real, call('INCR', KEYS[1])}`)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	run := func() (int64, error) {
+		values, err := s.runOne(ctx, write, call{keys: []string{"k{00}"}})
+		if err != nil {
+			return 0, err
+		}
+		return values[0].AsInt64()
+	}
+	// Redis's clock was set forward by an hour: the first answer says so, and the call is made again.
+	s.clock(0).Add(-time.Hour.Milliseconds())
+	if n, err := run(); err != nil || n != 1 {
+		t.Fatalf("ran to %d, %v", n, err)
+	}
+	// And back by an hour: nothing is refused wrongly.
+	s.clock(0).Add(time.Hour.Milliseconds())
+	if n, err := run(); err != nil || n != 2 {
+		t.Fatalf("ran to %d, %v", n, err)
+	}
+	// A deadline that has passed by Redis's clock, though not by ours.
+	s.epoch = s.epoch.Add(time.Hour)
+	if n, err := run(); err != nil || n != 3 {
+		t.Fatalf("ran to %d, %v", n, err)
+	}
+}
+
+func TestNeverRan_KnowsALateCall(t *testing.T) {
+	if !neverRan(errLate) || neverRan(errAnswer) || neverRan(errors.New("connection reset by peer")) {
+		t.Error("wrong")
+	}
+}

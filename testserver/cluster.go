@@ -1,0 +1,78 @@
+package testserver
+
+import (
+	"fmt"
+	"net"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+)
+
+const (
+	clusterNodes   = 3
+	clusterSlots   = 16384
+	clusterTimeout = 20 * time.Second // until all nodes know of all slots
+)
+
+// RedisCluster is a running Redis Cluster of three masters without replicas.
+type RedisCluster struct {
+	URL   string // redis://127.0.0.1:port?addr=…&addr=…
+	Nodes []*RedisServer
+}
+
+// NewRedisCluster starts a Redis Cluster and returns once every node serves. args are as for Redis.
+func NewRedisCluster(t testing.TB, args ...string) *RedisCluster {
+	t.Helper()
+	c := &RedisCluster{}
+	buses := make([]string, clusterNodes)
+	for i := range clusterNodes {
+		buses[i] = strconv.Itoa(freePort(t)) // the default, 10,000 above the port, may not exist
+		node := Redis(t, append([]string{
+			"--cluster-enabled", "yes", "--cluster-port", buses[i], "--cluster-node-timeout", "2000",
+		}, args...)...)
+		c.Nodes = append(c.Nodes, node)
+	}
+	for i, node := range c.Nodes {
+		first, next := i*clusterSlots/clusterNodes, (i+1)*clusterSlots/clusterNodes
+		node.do(fmt.Sprintf("CLUSTER ADDSLOTSRANGE %d %d", first, next-1))
+		host, port, _ := net.SplitHostPort(c.Nodes[0].Addr)
+		if i > 0 {
+			node.do(fmt.Sprintf("CLUSTER MEET %s %s %s", host, port, buses[0]))
+		}
+	}
+	for _, node := range c.Nodes {
+		node.awaitCluster()
+	}
+	c.URL = c.Nodes[0].URL + "?addr=" + c.Nodes[1].Addr + "&addr=" + c.Nodes[2].Addr
+	return c
+}
+
+// do runs a command that answers OK.
+func (s *RedisServer) do(command string) {
+	s.t.Helper()
+	if answer, err := redisDo(s.Addr, startTimeout, command); err != nil || answer != "+OK" {
+		s.t.Fatalf("%s: %s: %q, %v", s.Addr, command, answer, err)
+	}
+}
+
+// awaitCluster waits until the node can reach every slot: then it answers a look for a key by the value or by the way
+// to another node, and not by CLUSTERDOWN.
+func (s *RedisServer) awaitCluster() {
+	s.t.Helper()
+	deadline := time.NewTimer(clusterTimeout)
+	defer deadline.Stop()
+	tick := time.NewTicker(10 * pollEvery)
+	defer tick.Stop()
+	for {
+		answer, err := redisDo(s.Addr, startTimeout, "GET k")
+		if err == nil && !strings.HasPrefix(answer, "-CLUSTERDOWN") {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-deadline.C:
+			s.t.Fatalf("%s: the cluster is not up after %s: %q, %v", s.Addr, clusterTimeout, answer, err)
+		}
+	}
+}
