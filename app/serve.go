@@ -117,7 +117,11 @@ func (a *App) startAPI(ctx context.Context, o APIOptions, b BrokerAccess) (*api,
 	if err != nil {
 		return nil, err
 	}
-	a.background("dispatcher", func(ctx context.Context) error { dispatcher.Run(ctx); return nil })
+	a.background("dispatcher", func(ctx context.Context) error {
+		dispatcher.Run(ctx)
+		<-ctx.Done() // Close ends Run earlier, when calls drain
+		return nil
+	})
 	return &api{
 		service: dispatcher,
 		handler: counted(metrics, edge),

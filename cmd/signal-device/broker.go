@@ -43,7 +43,7 @@ func (c *brokerRunCommand) Run(ctx context.Context, env *environment) error {
 
 type brokerCertCommand struct {
 	Data string   `help:"Data folder of the broker, which holds its CA." required:"" placeholder:"DIR"`
-	Host []string `help:"The broker's own --host, so that its server certificate stays as it is." placeholder:"NAME,..."`
+	Host []string `help:"The broker's own --host, so that its server certificate stays as it is." placeholder:"NAME"`
 	Role string   `help:"What the client may do: service (the API) or operator (administration, IoT Core's services)." enum:"service,operator" required:""`
 	Out  string   `help:"Folder for ROLE.pem, ROLE.key and ca.pem." required:"" placeholder:"DIR"`
 }

@@ -11,17 +11,17 @@ import (
 )
 
 type cameraCommand struct {
-	Server string `help:"Base URL of the API, for enrolment." default:"http://127.0.0.1:8080" placeholder:"URL"`
+	Server string `help:"Base URL of the API, for enrolment." default:"http://127.0.0.1:8080"`
 	Code   string `help:"One-time enrolment code, made by enrol-code. Not needed once the data folder is enrolled." placeholder:"CODE"`
 	Name   string `help:"Name to enrol under, where the code brings none." placeholder:"NAME"`
 	Data   string `help:"Folder for its key and certificate; without it they are gone when it stops." placeholder:"DIR"`
 
-	ReplyDelay     time.Duration `help:"Hold each command's first reply back so long." default:"0s" placeholder:"TIME" group:"Faults"`
+	ReplyDelay     time.Duration `help:"Hold each command's first reply back so long." default:"0s" group:"Faults"`
 	Silent         bool          `help:"Take commands and never reply." group:"Faults"`
 	Duplicate      bool          `help:"Send each reply twice." group:"Faults"`
-	DropConnection float64       `help:"Probability, for each command, of cutting the connection around the reply." default:"0" placeholder:"0..1" group:"Faults"`
-	Garbage        float64       `help:"Probability, for each command, of publishing an event that nobody should receive." default:"0" placeholder:"0..1" group:"Faults"`
-	Seed           uint64        `help:"Of the simulation and of chance: the same seed is the same camera." default:"1" placeholder:"N" group:"Faults"`
+	DropConnection float64       `help:"Probability, for each command, of cutting the connection around the reply." default:"0" group:"Faults"`
+	Garbage        float64       `help:"Probability, for each command, of publishing an event that nobody should receive." default:"0" group:"Faults"`
+	Seed           uint64        `help:"Of the simulation and of chance: the same seed is the same camera." default:"1" group:"Faults"`
 }
 
 // Help shows an example.

@@ -16,7 +16,7 @@ import (
 
 // clientFlags say which API to call, and as whom.
 type clientFlags struct {
-	Server string `help:"Base URL of the API." default:"http://127.0.0.1:8080" placeholder:"URL"`
+	Server string `help:"Base URL of the API." default:"http://127.0.0.1:8080"`
 	Token  string `help:"Bearer token, as token create printed it. Better given as an environment variable than on the command line." placeholder:"TOKEN"`
 }
 

@@ -12,7 +12,7 @@ type demoCommand struct {
 	brokerFlags
 	startFlags
 	Data    string `help:"Folder for the demonstration's data; without it they are gone when it stops." placeholder:"DIR"`
-	Cameras int    `help:"How many cameras to simulate." default:"3" placeholder:"N"`
+	Cameras int    `help:"How many cameras to simulate." default:"3"`
 }
 
 // Help shows an example.

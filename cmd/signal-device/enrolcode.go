@@ -11,7 +11,7 @@ type enrolCodeCommand struct {
 	clientFlags
 	Name      string            `help:"Name of the device to be; without it the camera brings its own." placeholder:"NAME"`
 	Label     map[string]string `help:"Label of the device to be; may be repeated." placeholder:"KEY=VALUE"`
-	ExpiresIn time.Duration     `help:"How long the code can be used, up to 30 days." default:"1h" placeholder:"TIME"`
+	ExpiresIn time.Duration     `help:"How long the code can be used, up to 30 days." default:"1h"`
 }
 
 // Help shows an example.

@@ -9,16 +9,16 @@ import (
 // apiFlags are the options of the API, wherever it runs. The variable host is where its listeners are by default: set
 // by each subcommand.
 type apiFlags struct {
-	HTTP         string        `name:"http" help:"Listen here for the HTTP API." default:"${host}:8080" placeholder:"ADDR" group:"API"`
+	HTTP         string        `name:"http" help:"Listen here for the HTTP API." default:"${host}:8080" group:"API"`
 	Tokens       string        `help:"File of token hashes, made by token create; read again when it changes." placeholder:"FILE" group:"API"`
 	Roles        string        `help:"File of roles and their permissions; read again when it changes." placeholder:"FILE" group:"API"`
 	Catalogue    string        `help:"File of commands; read again when it changes." placeholder:"FILE" group:"API"`
 	Redis        string        `help:"Cache: redis://HOST:PORT, rediss:// or several for Sentinel or Cluster. Without it the cache is in memory." placeholder:"URL" group:"API"`
 	CacheDurable bool          `help:"Vouch that this Redis keeps what it acknowledged, although it has no append-only file." group:"API"`
-	CacheTTL     time.Duration `name:"cache-ttl" help:"How long a reply stays in the cache." default:"1h" placeholder:"TIME" group:"API"`
-	ReplyGrace   time.Duration `help:"How long a reply that was read can be read again by its request id; 0 not at all." default:"30s" placeholder:"TIME" group:"API"`
-	Rate         float64       `help:"Calls a second that one client may make; 0 for no limit." default:"50" placeholder:"N" group:"API"`
-	Burst        int           `help:"Calls that one client may make at once." default:"100" placeholder:"N" group:"API"`
+	CacheTTL     time.Duration `name:"cache-ttl" help:"How long a reply stays in the cache." default:"1h" group:"API"`
+	ReplyGrace   time.Duration `help:"How long a reply that was read can be read again by its request id; 0 not at all." default:"30s" group:"API"`
+	Rate         float64       `help:"Calls a second that one client may make; 0 for no limit." default:"50" group:"API"`
+	Burst        int           `help:"Calls that one client may make at once." default:"100" group:"API"`
 	Pprof        bool          `help:"Serve profiles of the process on the admin listener." group:"API"`
 }
 
@@ -40,11 +40,11 @@ func (f apiFlags) options() app.APIOptions {
 
 // brokerFlags are the options of the broker, wherever it runs.
 type brokerFlags struct {
-	MQTT      string        `name:"mqtt" help:"Listen here for cameras." default:"${host}:8883" placeholder:"ADDR" group:"Broker"`
-	GRPC      string        `name:"grpc" help:"Listen here for the API, and for clients written for IoT Core." default:"${host}:8443" placeholder:"ADDR" group:"Broker"`
-	Host      []string      `help:"Names and addresses at which cameras and the API reach this machine, for the server certificate. The first one is told to cameras." placeholder:"NAME,..." group:"Broker"`
-	TLS12     bool          `name:"tls12" help:"Admit cameras that have no TLS 1.3." group:"Broker"`
-	Retention time.Duration `help:"How long an unread reply waits in the output queue." default:"24h" placeholder:"TIME" group:"Broker"`
+	MQTT      string        `name:"mqtt" help:"Listen here for cameras." default:"${host}:8883" group:"Broker"`
+	GRPC      string        `name:"grpc" help:"Listen here for the API, and for clients written for IoT Core." default:"${host}:8443" group:"Broker"`
+	Host      []string      `help:"Names and addresses at which cameras and the API reach this machine, for the server certificate. The first one is told to cameras." placeholder:"NAME" group:"Broker"`
+	TLS12     bool          `name:"tls12" env:"SIGNAL_DEVICE_TLS12" help:"Admit cameras that have no TLS 1.3." group:"Broker"`
+	Retention time.Duration `help:"How long an unread reply waits in the output queue." default:"24h" group:"Broker"`
 }
 
 func (f brokerFlags) options(data string) app.BrokerOptions {

@@ -26,7 +26,7 @@ const (
 
 // commandLine is everything that may stand on the command line.
 type commandLine struct {
-	LogLevel  slog.Level `help:"Log what is at least so important: debug, info, warn or error." default:"info" placeholder:"LEVEL"`
+	LogLevel  slog.Level `help:"Log what is at least so important: debug, info, warn or error." default:"info"`
 	LogFormat string     `help:"Log as text or as json, on standard error." enum:"text,json" default:"text"`
 
 	Demo       demoCommand       `cmd:"" group:"start" set:"host=127.0.0.1" help:"Try it: broker, API and simulated cameras on this machine."`

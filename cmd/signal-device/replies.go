@@ -15,7 +15,7 @@ type repliesCommand struct {
 	clientFlags
 	Device    string        `arg:"" help:"Id of the device."`
 	RequestID []string      `arg:"" optional:"" help:"Only replies to these requests, up to 100; without one, all that are unread."`
-	Wait      time.Duration `help:"Wait so long for a final reply, up to 60 s; 0 does not wait." default:"0s" placeholder:"TIME"`
+	Wait      time.Duration `help:"Wait so long for a final reply, up to 60 s; 0 does not wait." default:"0s"`
 }
 
 // Help shows an example.

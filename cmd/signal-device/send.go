@@ -14,7 +14,7 @@ type sendCommand struct {
 	Device         string        `arg:"" help:"Id of the device."`
 	Command        string        `arg:"" help:"Name of the command in the catalogue."`
 	Args           string        `arg:"" optional:"" help:"Arguments, a JSON object."`
-	Wait           time.Duration `help:"Wait so long for the final reply, up to 60 s; 0 does not wait." default:"0s" placeholder:"TIME"`
+	Wait           time.Duration `help:"Wait so long for the final reply, up to 60 s; 0 does not wait." default:"0s"`
 	IdempotencyKey string        `help:"Sending again with the same key makes no second request." placeholder:"KEY"`
 }
 

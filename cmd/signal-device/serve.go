@@ -9,7 +9,7 @@ import (
 type serveCommand struct {
 	apiFlags
 	startFlags
-	Brokers    []string `name:"broker" help:"Where the broker's gRPC listens, every node of it." required:"" placeholder:"HOST:PORT,..." group:"Broker"`
+	Brokers    []string `name:"broker" help:"Where the broker's gRPC listens, every node of it." required:"" placeholder:"HOST:PORT" group:"Broker"`
 	BrokerCA   string   `name:"broker-ca" help:"The broker's ca.pem." required:"" placeholder:"FILE" group:"Broker"`
 	BrokerCert string   `help:"Certificate with the role service: the broker's service.pem." required:"" placeholder:"FILE" group:"Broker"`
 	BrokerKey  string   `help:"Its key: the broker's service.key." required:"" placeholder:"FILE" group:"Broker"`

@@ -13,7 +13,7 @@ import (
 
 // startFlags are the options of everything that is started and stays.
 type startFlags struct {
-	Admin     string `help:"Listen here for metrics and health; keep it away from the public." default:"127.0.0.1:9090" placeholder:"ADDR"`
+	Admin     string `help:"Listen here for metrics and health; keep it away from the public." default:"127.0.0.1:9090"`
 	ReadyFile string `help:"Write addresses and credentials here, as JSON, once everything listens." placeholder:"PATH"`
 }
 

@@ -15,7 +15,7 @@ type tokenCreateCommand struct {
 	Tokens  string        `help:"File of token hashes; made if need be." required:"" placeholder:"FILE"`
 	Client  string        `help:"Who will use it. Tokens of one client share its replies." required:"" placeholder:"NAME"`
 	Role    string        `help:"What the client may do: a role of roles.yaml, such as admin, operator or viewer." required:"" placeholder:"ROLE"`
-	Expires time.Duration `help:"How long it is valid; 0 for ever." default:"0s" placeholder:"TIME"`
+	Expires time.Duration `help:"How long it is valid; 0 for ever." default:"0s"`
 }
 
 // Help shows an example.
