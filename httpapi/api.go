@@ -78,15 +78,11 @@ func New(cfg Config) (*API, error) {
 		cfg.Clock = time.Now
 	}
 	cfg.Timeouts = cfg.Timeouts.withDefaults()
-	spec, err := newSpecification(cfg.Commands)
-	if err != nil {
-		return nil, err
-	}
 	a := &API{
 		cfg:    cfg,
 		log:    cfg.Log,
 		origin: http.NewCrossOriginProtection(),
-		spec:   spec,
+		spec:   &specification{commands: cfg.Commands},
 	}
 	if cfg.Rate > 0 {
 		a.clients = newRateLimiter(cfg.Rate, cfg.Burst)

@@ -23,9 +23,6 @@ func TestNew_NamesWhatIsMissing(t *testing.T) {
 		"no commands":       func(c *Config) { c.Commands = nil },
 		"negative rate":     func(c *Config) { c.Rate = -1 },
 		"negative burst":    func(c *Config) { c.Burst = -1 },
-		"a broken schema": func(c *Config) {
-			c.Commands = func() []device.Command { return []device.Command{{Name: "x", Args: []byte("{")}} }
-		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := good

@@ -133,12 +133,6 @@ type specification struct {
 	json     []byte
 }
 
-func newSpecification(commands func() []device.Command) (*specification, error) {
-	s := &specification{commands: commands}
-	_, _, err := s.documents()
-	return s, err
-}
-
 func (s *specification) documents() (asYAML, asJSON []byte, err error) {
 	now := s.commands()
 	s.mu.Lock()

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/go-json-experiment/json/jsontext"
@@ -21,7 +22,7 @@ import (
 type operation struct{ method, path string }
 
 // operations lists what the document describes.
-func operations() []operation {
+var operations = sync.OnceValue(func() []operation {
 	var doc struct {
 		Paths map[string]map[string]any `yaml:"paths"`
 	}
@@ -37,7 +38,7 @@ func operations() []operation {
 		}
 	}
 	return ops
-}
+})
 
 func TestOpenAPI_DescribesEveryRouteAndNothingElse(t *testing.T) {
 	documented := map[operation]bool{}

@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"encoding/json"
 	"net/http"
 	"time"
 
@@ -31,7 +32,7 @@ func showReplies(list []dispatch.Reply) []replyBody {
 			DeviceID:   r.Device,
 			Command:    r.Command,
 			Status:     r.Answer.Status,
-			Result:     jsontext.Value(r.Answer.Result),
+			Result:     orNull(r.Answer.Result),
 			Error:      r.Answer.Error,
 			Seq:        r.Seq,
 			Final:      r.Final,
@@ -40,6 +41,14 @@ func showReplies(list []dispatch.Reply) []replyBody {
 		}
 	}
 	return shown
+}
+
+// orNull shows JSON as it is, and null where there is none.
+func orNull(value json.RawMessage) jsontext.Value {
+	if len(value) == 0 {
+		return jsontext.Value("null")
+	}
+	return jsontext.Value(value)
 }
 
 type repliesBody struct {
