@@ -30,13 +30,14 @@ func TestTwoClientsOfOneCamera(t *testing.T) {
 	stranger := "/v1/requests/" + ofBob.RequestID
 	for _, headers := range [][]string{nil, {"Client: bob"}, {"X-Client-Id: bob"}, {"X-Forwarded-User: bob"}} {
 		var stolen replies
-		s.alice.call("GET", pollPath(cam.ID, "", ofBob.RequestID)+"&client=bob&mailbox=bob", nil, headers...).into(http.StatusOK, &stolen)
+		s.alice.call("GET", pollPath(cam.ID, "", ofBob.RequestID), nil, headers...).into(http.StatusOK, &stolen)
 		if len(stolen.Replies) != 0 || stolen.state(ofBob.RequestID) != "not_found" {
 			t.Errorf("with %q alice read %+v", headers, stolen)
 		}
 		s.alice.call("GET", stranger, nil, headers...).refused(http.StatusNotFound, "request_not_found")
 		s.alice.call("DELETE", stranger, nil, headers...).refused(http.StatusNotFound, "request_not_found")
 	}
+	s.alice.call("GET", pollPath(cam.ID, "", ofBob.RequestID)+"&client=bob", nil).refused(http.StatusUnprocessableEntity, "invalid_request")
 	if more := s.alice.poll(cam.ID, ""); len(more.Replies) != 0 {
 		t.Errorf("a second poll gave alice %v", more.results())
 	}
