@@ -19,7 +19,7 @@ import (
 // openssl runs it in a folder and returns the file that it wrote.
 func openssl(t *testing.T, dir, out string, args ...string) string {
 	t.Helper()
-	cmd := exec.Command("openssl", append(args, "-out", out)...)
+	cmd := exec.CommandContext(t.Context(), "openssl", append(args, "-out", out)...)
 	cmd.Dir = dir
 	if text, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("openssl %v: %v\n%s", args, err, text)
@@ -60,7 +60,7 @@ func TestCheckCertificate_TakesWhatOpenSSLMakes(t *testing.T) {
 			if err != nil {
 				return
 			}
-			sum := exec.Command("openssl", "x509", "-noout", "-fingerprint", "-sha1", "-in", filepath.Join(dir, "c.pem"))
+			sum := exec.CommandContext(t.Context(), "openssl", "x509", "-noout", "-fingerprint", "-sha1", "-in", filepath.Join(dir, "c.pem"))
 			line, err := sum.Output()
 			if err != nil {
 				t.Fatal(err)
@@ -176,12 +176,12 @@ func TestParseCSR_TakesWhatOpenSSLMakes(t *testing.T) {
 				t.Fatal(err)
 			}
 			write(t, cert.PEM, dir, "c.pem")
-			verify := exec.Command("openssl", "verify", "-purpose", "sslclient", "-CAfile", "device-ca.pem", "c.pem")
+			verify := exec.CommandContext(t.Context(), "openssl", "verify", "-purpose", "sslclient", "-CAfile", "device-ca.pem", "c.pem")
 			verify.Dir = dir
 			if text, err := verify.CombinedOutput(); err != nil {
 				t.Fatalf("openssl verify: %v\n%s", err, text)
 			}
-			show := exec.Command("openssl", "x509", "-noout", "-subject", "-in", "c.pem")
+			show := exec.CommandContext(t.Context(), "openssl", "x509", "-noout", "-subject", "-in", "c.pem")
 			show.Dir = dir
 			if text, _ := show.Output(); strings.TrimSpace(string(text)) != "subject=CN = are1" {
 				t.Errorf("openssl says %q", text)

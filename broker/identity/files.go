@@ -149,7 +149,7 @@ func writeFile(path string, content []byte, mode fs.FileMode) error {
 		err = os.Rename(tmp, path)
 	}
 	if err != nil {
-		os.Remove(tmp)
+		_ = os.Remove(tmp) // the first error is the one to tell
 		return err
 	}
 	return syncDir(filepath.Dir(path))
@@ -161,6 +161,5 @@ func syncDir(dir string) error {
 	if err != nil {
 		return err
 	}
-	defer d.Close()
-	return d.Sync()
+	return errors.Join(d.Sync(), d.Close())
 }

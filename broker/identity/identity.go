@@ -292,11 +292,7 @@ func texts(ips []net.IP) []string {
 	return out
 }
 
-func sorted(s []string) []string {
-	s = slices.Clone(s)
-	slices.Sort(s)
-	return s
-}
+func sorted(s []string) []string { return slices.Sorted(slices.Values(s)) }
 
 // openCopy writes the content where the file is missing; another content is an error.
 func openCopy(path string, content []byte) error {

@@ -240,7 +240,7 @@ func TestIssueTo_WritesAUsableClient(t *testing.T) {
 	if err := id.IssueTo(out, RoleOperator); err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command("openssl", "verify", "-purpose", "sslclient", "-attime", "1795608000",
+	cmd := exec.CommandContext(t.Context(), "openssl", "verify", "-purpose", "sslclient", "-attime", "1795608000",
 		"-CAfile", filepath.Join(out, "ca.pem"), filepath.Join(out, "operator.pem"))
 	if text, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("openssl verify: %v\n%s", err, text)

@@ -39,8 +39,7 @@ func signed(t *testing.T, a authority, tmpl x509.Certificate, notAfter time.Time
 func handshake(t *testing.T, id *Identity, cert *tls.Certificate, maxVersion uint16) (Peer, error) {
 	t.Helper()
 	client, server := net.Pipe()
-	defer client.Close()
-	defer server.Close()
+	defer func() { _ = client.Close() }()
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM([]byte(id.CA()))
 	cfg := &tls.Config{ServerName: "localhost", RootCAs: roots, NextProtos: []string{"h2"}, Time: id.clock, MaxVersion: maxVersion}
@@ -50,7 +49,7 @@ func handshake(t *testing.T, id *Identity, cert *tls.Certificate, maxVersion uin
 	done := make(chan error, 1)
 	go func() {
 		c := tls.Client(client, cfg)
-		err := c.Handshake()
+		err := c.HandshakeContext(t.Context())
 		if err == nil {
 			_, err = c.Read(make([]byte, 1)) // the server's session ticket, then its end
 		}
@@ -58,9 +57,9 @@ func handshake(t *testing.T, id *Identity, cert *tls.Certificate, maxVersion uin
 	}()
 	conn, info, err := id.ServerCredentials().Clone().ServerHandshake(server)
 	if err == nil {
-		conn.Close()
+		_ = conn.Close()
 	}
-	server.Close()
+	_ = server.Close()
 	<-done
 	if err != nil {
 		return Peer{}, err

@@ -405,7 +405,9 @@ func TestPublish_ReachesThePublisher(t *testing.T) {
 	if got := w.take(); !slices.Equal(got, want) {
 		t.Errorf("published %q, want %q", got, want)
 	}
+	w.mu.Lock()
 	w.refuse = device.Errorf(device.Invalid, "data holds a request id")
+	w.mu.Unlock()
 	_, err := devices.NewRegistryDataServiceClient(conn).Publish(ctx(t), &devices.PublishRegistryDataRequest{RegistryId: "default", Topic: "$devices/" + id + "/commands"})
 	wantCode(t, "refused by the publisher", err, codes.InvalidArgument)
 }

@@ -32,7 +32,7 @@ type fieldLimits struct {
 	field    protoreflect.FieldDescriptor
 	required bool
 	length   *span // characters of a string, bytes of bytes
-	pattern  *regexp.Regexp
+	pattern  *pattern
 	value    *span // of a number
 	size     *span // entries of a map or list
 	keys     *fieldLimits
@@ -109,13 +109,19 @@ func (l *limits) readField(field protoreflect.FieldDescriptor) (f fieldLimits, e
 	return f, nil
 }
 
-func readText(length, pattern string) (*span, *regexp.Regexp, error) {
+// pattern must match a whole text.
+type pattern struct {
+	text  string // as the proto has it
+	whole *regexp.Regexp
+}
+
+func readText(length, text string) (*span, *pattern, error) {
 	s, err := readSpan(length)
-	if err != nil || pattern == "" {
+	if err != nil || text == "" {
 		return s, nil, err
 	}
-	re, err := regexp.Compile(`\A(?:` + pattern + `)\z`)
-	return s, re, err
+	re, err := regexp.Compile(`\A(?:` + text + `)\z`)
+	return s, &pattern{text, re}, err
 }
 
 // maxFaults bounds an answer: a message of 4 MB may hold very many faults.
@@ -190,8 +196,8 @@ func (f *fieldLimits) checkOne(v protoreflect.Value, location, subject string, f
 	switch x := v.Interface().(type) {
 	case string:
 		ok := f.checkLength(utf8.RuneCountInString(x), "characters", location, subject, fault)
-		if ok && f.pattern != nil && !f.pattern.MatchString(x) {
-			fault(location, subject+"must match "+f.pattern.String())
+		if ok && f.pattern != nil && !f.pattern.whole.MatchString(x) {
+			fault(location, subject+"must match "+f.pattern.text)
 		}
 	case []byte:
 		f.checkLength(len(x), "bytes", location, subject, fault)

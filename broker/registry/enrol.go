@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"cmp"
 	"context"
 	"crypto"
 	"crypto/x509"
@@ -171,18 +172,9 @@ func (e *enrolment) record(code codeRecord) (deviceRecord, error) {
 	}
 	now := e.registry.cfg.Clock()
 	rec := deviceRecord{
-		RegistryID: DefaultID, Name: firstOf(code.Name, e.name, string(e.id)), Labels: code.Labels,
+		RegistryID: DefaultID, Name: cmp.Or(code.Name, e.name, string(e.id)), Labels: code.Labels,
 		CreatedAt: now.UTC(), Code: e.hash, Enrolled: e.signed.Fingerprint,
 	}
 	rec.add(e.signed, now)
 	return rec, nil
-}
-
-func firstOf(names ...string) string {
-	for _, n := range names {
-		if n != "" {
-			return n
-		}
-	}
-	return ""
 }

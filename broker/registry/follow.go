@@ -192,7 +192,9 @@ func (r *Registry) catchUp(ctx context.Context) error {
 	if r.waitFor(waiting, info.State.LastSeq) == nil {
 		return r.confirm(asked, generation)
 	}
-	// The last message may have aged out before this node saw it. Then only a new one can bring the sequence.
+	// Either the node that served this follower is gone, or the last message aged out before it came: then only a new
+	// one can bring the sequence.
+	r.startFollowingAgain()
 	return r.settle(ctx)
 }
 
@@ -210,7 +212,6 @@ func (r *Registry) settle(ctx context.Context) error {
 		return fmt.Errorf("write a barrier: %w", err)
 	}
 	if err := r.waitFor(ctx, ack.Sequence); err != nil {
-		r.startFollowingAgain()
 		return err
 	}
 	return r.confirm(asked, generation)

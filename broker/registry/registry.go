@@ -15,6 +15,7 @@
 package registry
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -115,11 +116,11 @@ func Open(ctx context.Context, cfg Config) (*Registry, error) {
 }
 
 func (c Config) withDefaults() Config {
-	c.Replicas = orDefault(c.Replicas, 1)
-	c.MaxDevices = orDefault(c.MaxDevices, 100_000)
-	c.MaxCodes = orDefault(c.MaxCodes, 10_000)
-	c.CheckEvery = orDefault(c.CheckEvery, time.Second)
-	c.FreshFor = orDefault(c.FreshFor, 5*time.Second)
+	c.Replicas = cmp.Or(c.Replicas, 1)
+	c.MaxDevices = cmp.Or(c.MaxDevices, 100_000)
+	c.MaxCodes = cmp.Or(c.MaxCodes, 10_000)
+	c.CheckEvery = cmp.Or(c.CheckEvery, time.Second)
+	c.FreshFor = cmp.Or(c.FreshFor, 5*time.Second)
 	if c.Clock == nil {
 		c.Clock = time.Now
 	}
@@ -127,13 +128,6 @@ func (c Config) withDefaults() Config {
 		c.Logger = slog.Default()
 	}
 	return c
-}
-
-func orDefault[T int | time.Duration](v, otherwise T) T {
-	if v == 0 {
-		return otherwise
-	}
-	return v
 }
 
 func (r *Registry) makeStream(ctx context.Context) error {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"regexp"
 	"slices"
+	"strings"
 	"unicode"
 	"unicode/utf8"
 
@@ -36,18 +37,8 @@ func (f faults) err() error {
 	if len(f) == 0 {
 		return nil
 	}
-	slices.SortFunc(f, func(a, b device.Fault) int { return compare(a.Location, b.Location) })
+	slices.SortFunc(f, func(a, b device.Fault) int { return strings.Compare(a.Location, b.Location) })
 	return &device.Error{Kind: device.Invalid, Message: f[0].Location + " " + f[0].Message, Faults: f}
-}
-
-func compare(a, b string) int {
-	switch {
-	case a < b:
-		return -1
-	case a > b:
-		return 1
-	}
-	return 0
 }
 
 func (f *faults) registry(id string) {
