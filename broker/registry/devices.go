@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"crypto/x509"
@@ -43,16 +44,9 @@ type Patch struct {
 // Create registers a device. Invalid, with every fault; InvalidCertificate and InvalidCSR, with a fault that names the
 // place; DeviceExists: the id or the name is taken; CertificateInUse: a device has one of the certificates.
 func (r *Registry) Create(ctx context.Context, d NewDevice) (Registration, error) {
-	given := d.ID != ""
-	if !given {
-		d.ID = newID()
-	}
-	if d.RegistryID == "" {
-		d.RegistryID = DefaultID
-	}
-	if d.Name == "" {
-		d.Name = string(d.ID)
-	}
+	d.ID = cmp.Or(d.ID, newID())
+	d.RegistryID = cmp.Or(d.RegistryID, DefaultID)
+	d.Name = cmp.Or(d.Name, string(d.ID))
 	rec, signed, err := r.newRecord(d)
 	if err != nil {
 		return Registration{}, err

@@ -95,24 +95,34 @@ func Open(ctx context.Context, cfg Config) (*Registry, error) {
 		moved:    make(chan struct{}),
 		refollow: func() {},
 	}
-	if err := r.makeStream(ctx); err != nil {
-		return nil, fmt.Errorf("registry: make the stream: %w", err)
+	if err := r.persist(ctx, "make the stream", r.makeStream); err != nil {
+		return nil, err
 	}
 	running, stop := context.WithCancel(context.Background())
 	r.stop = stop
 	r.done.Go(func() { r.run(running) })
-	for {
-		err := r.settle(ctx)
-		if err == nil {
-			break
-		}
-		if pause(ctx, retryAfter) != nil {
-			r.Close()
-			return nil, fmt.Errorf("registry: read the stream: %w", err)
-		}
+	if err := r.persist(ctx, "read the stream", r.settle); err != nil {
+		r.Close()
+		return nil, err
 	}
 	r.done.Go(func() { r.keepChecking(running) })
 	return r, nil
+}
+
+// persist tries until it works or ctx ends.
+func (r *Registry) persist(ctx context.Context, what string, try func(context.Context) error) error {
+	for told := false; ; told = true {
+		err := try(ctx)
+		if err == nil {
+			return nil
+		}
+		if !told {
+			r.cfg.Logger.Warn("device registry waits for its stream", "to", what, "error", err)
+		}
+		if pause(ctx, retryAfter) != nil {
+			return fmt.Errorf("registry: %s: %w", what, err)
+		}
+	}
 }
 
 func (c Config) withDefaults() Config {
@@ -131,23 +141,19 @@ func (c Config) withDefaults() Config {
 }
 
 func (r *Registry) makeStream(ctx context.Context) error {
-	for {
-		stream, err := r.js.CreateOrUpdateStream(ctx, jetstream.StreamConfig{
-			Name:              Stream,
-			Subjects:          []string{deviceSubject("*"), codeSubject("*"), barrierSubject},
-			Storage:           jetstream.FileStorage,
-			Replicas:          r.cfg.Replicas,
-			MaxMsgsPerSubject: 1,
-			AllowMsgTTL:       true,
-		})
-		if err == nil {
-			r.created = stream.CachedInfo().Created
-			return nil
-		}
-		if pause(ctx, retryAfter) != nil {
-			return err
-		}
+	stream, err := r.js.CreateOrUpdateStream(ctx, jetstream.StreamConfig{
+		Name:              Stream,
+		Subjects:          []string{deviceSubject("*"), codeSubject("*"), barrierSubject},
+		Storage:           jetstream.FileStorage,
+		Replicas:          r.cfg.Replicas,
+		MaxMsgsPerSubject: 1,
+		AllowMsgTTL:       true,
+	})
+	if err != nil {
+		return err
 	}
+	r.created = stream.CachedInfo().Created
+	return nil
 }
 
 // Close stops following the stream. The memory stays readable, and Ready soon says that it is stale.

@@ -16,7 +16,7 @@ import (
 const (
 	writeHeader    = "Signal-Device-Write" // tells a node its own write
 	publishTimeout = 2 * time.Second       // of one attempt
-	writeTimeout   = 10 * time.Second      // of all attempts, where the caller sets no deadline
+	writeTimeout   = 10 * time.Second      // of all attempts; a caller's deadline is usually nearer
 	maxAttempts    = 100                   // each lost one means that another node's write got through
 )
 
@@ -89,6 +89,9 @@ func errGaveUp(cause error, unsure bool) error {
 
 // publish writes the change if the stream still ends at last, and returns when this node has applied it.
 func (r *Registry) publish(ctx context.Context, c *change, last uint64) error {
+	if err := ctx.Err(); err != nil {
+		return errUnavailable(err)
+	}
 	msg := nats.NewMsg(c.subject)
 	msg.Data = c.data
 	msg.Header.Set(writeHeader, r.await())
