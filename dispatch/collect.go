@@ -1,7 +1,6 @@
 package dispatch
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -156,7 +155,7 @@ func (d *Dispatcher) collect(ctx context.Context, at place, asked []device.Reque
 	}
 	p.take(ctx)
 	p.forgetReadElsewhere(ctx)
-	if p.complete() || p.takeUnknown && len(p.ids) == 0 {
+	if p.complete() {
 		return p.finish(ctx)
 	}
 	err := p.drain(ctx)
@@ -420,7 +419,7 @@ func (p *poll) behind() bool {
 // lookAgain reads the queue and the cache once more. What is shown in the queue as read before is given again.
 func (p *poll) lookAgain(ctx context.Context) {
 	if p.unusable() != nil {
-		p.brokerFailed(p.readStraight(ctx))
+		p.noteOutage(p.readStraight(ctx))
 	} else {
 		q := Drain{Device: p.device, Mailbox: p.mailbox, Requests: p.ids}
 		readBefore, err := p.d.move(ctx, q, p.mailbox, &p.cacheTime, &p.brokerTime)
@@ -431,95 +430,16 @@ func (p *poll) lookAgain(ctx context.Context) {
 			p.moveFailed(err)
 			err = p.readStraight(ctx)
 		}
-		p.brokerFailed(err)
+		p.noteOutage(err)
 	}
 	if p.cacheErr == nil {
 		p.take(ctx)
 	}
 }
 
-// answer makes what the caller gets of what was found.
-func (p *poll) answer() Replies {
-	out := Replies{Source: p.source, Replies: []Reply{}, Requests: []RequestState{}}
-	if len(p.found) == 0 && p.drained {
-		out.Source = SourceBroker
+// noteOutage remembers any failure of the broker as an outage: it answered before, and what is found is given.
+func (p *poll) noteOutage(err error) {
+	if err != nil {
+		p.brokerErr = err
 	}
-	for _, r := range p.inOrder() {
-		out.Answered = out.Answered || r.Final
-		answer := p.d.catalogue.Answer(r.Command, r.Request, r.Body)
-		r.Position = nil // nobody's business beyond here
-		out.Replies = append(out.Replies, Reply{Reply: r, Answer: answer})
-	}
-	for _, id := range p.reported(out.Replies) {
-		out.Requests = append(out.Requests, RequestState{ID: id, State: p.state(id)})
-	}
-	return out
-}
-
-func (p *poll) inOrder() []device.Reply {
-	replies := make([]device.Reply, 0, len(p.found))
-	for _, r := range p.found {
-		replies = append(replies, r)
-	}
-	slices.SortFunc(replies, func(a, b device.Reply) int {
-		return cmp.Or(a.ReceivedAt.Compare(b.ReceivedAt), cmp.Compare(a.Request, b.Request), cmp.Compare(a.Seq, b.Seq))
-	})
-	return replies
-}
-
-// reported returns the ids as they were asked for, or else those of the replies.
-func (p *poll) reported(replies []Reply) []device.RequestID {
-	if len(p.asked) > 0 {
-		return p.asked
-	}
-	var ids []device.RequestID
-	for _, r := range replies {
-		if !slices.Contains(ids, r.Request) {
-			ids = append(ids, r.Request)
-		}
-	}
-	return ids
-}
-
-// failure returns the error to give instead of an answer that tells nothing, or would hide that something was lost on
-// the way (I8).
-func (p *poll) failure(r Replies) error {
-	told := len(r.Replies) > 0 || slices.ContainsFunc(r.Requests, func(s RequestState) bool {
-		return s.State != device.StateUnverified && s.State != device.StateNotFound
-	})
-	unverified := slices.ContainsFunc(r.Requests, func(s RequestState) bool { return s.State == device.StateUnverified })
-	blind := len(p.asked) == 0 && (p.takeUnknown || p.brokerErr != nil)
-	switch {
-	case told && !(len(p.asked) == 0 && p.takeUnknown):
-		return nil
-	case !blind && !unverified:
-		return nil
-	case p.takeUnknown && p.brokerErr == nil:
-		return device.Wrap(device.OutcomeUnknown, p.cacheErr, "replies may have been taken on the way here; ask for them by request id within the read grace")
-	case p.cacheErr != nil:
-		return device.Wrap(device.Unavailable, p.brokerErr, "neither broker nor cache answers; replies are kept, ask again by request id")
-	default:
-		return device.Wrap(device.BrokerUnavailable, p.brokerErr, "the cache has nothing and the broker does not answer")
-	}
-}
-
-// foundNothing reports whether nothing of this client was found at the device.
-func (p *poll) foundNothing() bool {
-	return len(p.found) == 0 && !slices.ContainsFunc(p.ids, func(id device.RequestID) bool {
-		return p.state(id) != device.StateNotFound
-	})
-}
-
-// worthReturning reports whether a wait ends with this poll. first is the poll that the wait began with, nil for that
-// poll itself.
-func (p *poll) worthReturning(first *poll) bool {
-	if p.fresh || len(p.ended) > 0 {
-		return true
-	}
-	return len(p.asked) > 0 && !slices.ContainsFunc(p.asked, func(id device.RequestID) bool {
-		state := p.state(id)
-		// No reply yet is news to one who has waited for it; to one who knew, only a late reply is.
-		gaveUp := state == device.StateNoReply && first != nil && first.state(id) != device.StateNoReply
-		return !gaveUp && !settled(state)
-	})
 }

@@ -138,7 +138,7 @@ func (d *Dispatcher) unread(ctx context.Context, m device.Mailbox, dev device.ID
 	if err != nil {
 		return nil, 0
 	}
-	return ids, size
+	return ids[:min(len(ids), device.MaxUnreadRequests+1)], size // that many are too many already
 }
 
 // awaitFinal waits for the final reply of a request that was just sent. It looks before it takes: as long as the final

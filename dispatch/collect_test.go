@@ -1,0 +1,738 @@
+package dispatch_test
+
+import (
+	"context"
+	"slices"
+	"strconv"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"signaldevice/device"
+	"signaldevice/dispatch"
+)
+
+// bothCaches runs a test over a durable cache and over one that is not.
+func bothCaches(t *testing.T, test func(t *testing.T, durable bool)) {
+	t.Run("durable cache", func(t *testing.T) { test(t, true) })
+	t.Run("cache that is not durable", func(t *testing.T) { test(t, false) })
+}
+
+func TestReplies_AreGivenToTheirOwnClient(t *testing.T) { // I3
+	bothCaches(t, func(t *testing.T, durable bool) {
+		s := newSystem(durable, nil)
+		a, b := s.answered(t, alice, `"for alice"`), s.answered(t, bob, `"for bob"`)
+
+		got, err := s.poll(alice)
+		wantReplies(t, got, err, `"for alice"`)
+		if got.Source != dispatch.SourceBroker || !got.Answered || got.Requests[0].ID != a {
+			t.Errorf("answer = %+v", got)
+		}
+		drains := s.broker.made("drain")
+		got, err = s.poll(bob)
+		wantReplies(t, got, err, `"for bob"`)
+		if got.Source != dispatch.SourceCache || got.Requests[0].ID != b {
+			t.Errorf("answer = %+v", got)
+		}
+		if s.broker.made("drain") != drains {
+			t.Error("the cache had the reply and the queue was drained all the same")
+		}
+	})
+}
+
+func TestReplies_LeaveTheQueueOnlyWhenTheyMay(t *testing.T) { // I2
+	t.Run("a durable cache takes them over", func(t *testing.T) {
+		s := newSystem(true, nil)
+		s.answered(t, bob, `1`)
+		if _, err := s.poll(alice); err != nil {
+			t.Fatal(err)
+		}
+		if n := s.broker.unread(); n != 0 {
+			t.Errorf("%d replies are still in the queue", n)
+		}
+	})
+	t.Run("another cache only copies them until their client has read", func(t *testing.T) {
+		s := newSystem(false, nil)
+		s.answered(t, bob, `1`)
+		if _, err := s.poll(alice); err != nil {
+			t.Fatal(err)
+		}
+		if n := s.broker.unread(); n != 1 {
+			t.Errorf("%d replies wait in the queue, want 1", n)
+		}
+		if _, err := s.poll(bob); err != nil {
+			t.Fatal(err)
+		}
+		if n := s.broker.unread(); n != 0 {
+			t.Errorf("%d replies wait in the queue after they were read", n)
+		}
+	})
+	t.Run("a lost copy is read from the queue again", func(t *testing.T) {
+		s := newSystem(false, nil)
+		s.answered(t, bob, `1`)
+		if _, err := s.poll(alice); err != nil {
+			t.Fatal(err)
+		}
+		s.cache.flush()
+		got, err := s.poll(bob)
+		wantReplies(t, got, err, `1`)
+	})
+}
+
+func TestReplies_Grace(t *testing.T) {
+	tests := map[string]struct {
+		durable  bool
+		cacheOut bool
+		grace    time.Duration
+	}{
+		"durable cache":                         {durable: true, grace: 30 * time.Second},
+		"cache that is not durable":             {grace: 30 * time.Second},
+		"no cache":                              {cacheOut: true, grace: 30 * time.Second},
+		"durable cache, read once only":         {durable: true},
+		"cache not durable, read once only":     {},
+		"no cache, read once only":              {cacheOut: true},
+		"durable cache, the shortest of graces": {durable: true, grace: time.Second},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := newSystem(tt.durable, func(c *dispatch.Config) { c.ReplyGrace = tt.grace })
+				if tt.cacheOut {
+					s.cache.always(cacheDown)
+				}
+				id := s.answered(t, alice, `1`)
+				got, err := s.poll(alice)
+				wantReplies(t, got, err, `1`)
+				wantStates(t, got, device.StateAnswered)
+
+				if tt.grace > 0 {
+					time.Sleep(tt.grace - time.Millisecond)
+					got, err = s.poll(alice, id)
+					wantReplies(t, got, err, `1`)
+					wantStates(t, got, device.StateAnswered)
+					got, err = s.poll(alice)
+					wantReplies(t, got, err)
+				}
+				time.Sleep(2 * time.Millisecond) // re-reads do not extend the grace
+				got, err = s.poll(alice, id)
+				wantReplies(t, got, err)
+				wantStates(t, got, device.StateAlreadyRead)
+			})
+		})
+	}
+}
+
+func TestReplies_States(t *testing.T) {
+	tests := map[string]struct {
+		prepare func(t *testing.T, s *system) device.RequestID
+		want    device.State
+	}{
+		"delivered": {
+			func(t *testing.T, s *system) device.RequestID { return s.send(t, alice, cam) }, device.StateDelivered,
+		},
+		"no reply by the deadline": {
+			func(t *testing.T, s *system) device.RequestID {
+				id := s.send(t, alice, cam)
+				time.Sleep(31 * time.Second)
+				return id
+			}, device.StateNoReply,
+		},
+		"only progress by the deadline is not silence (I8)": {
+			func(t *testing.T, s *system) device.RequestID {
+				id := s.send(t, alice, cam)
+				s.broker.arrive(id, 0, false, `1`)
+				if _, err := s.poll(alice); err != nil {
+					t.Fatal(err)
+				}
+				time.Sleep(61 * time.Second)
+				return id
+			}, device.StateProgress,
+		},
+		"held": {
+			func(t *testing.T, s *system) device.RequestID { return s.hold(t) }, device.StateHeld,
+		},
+		"never delivered": {
+			func(t *testing.T, s *system) device.RequestID {
+				id := s.hold(t)
+				time.Sleep(11 * time.Second)
+				return id
+			}, device.StateExpired,
+		},
+		"cancelled": {
+			func(t *testing.T, s *system) device.RequestID {
+				id := s.hold(t)
+				if _, err := s.Cancel(t.Context(), alice, id); err != nil {
+					t.Fatal(err)
+				}
+				return id
+			}, device.StateCancelled,
+		},
+		"of another client": {
+			func(t *testing.T, s *system) device.RequestID { return s.answered(t, bob, `1`) }, device.StateNotFound,
+		},
+		"of another device": {
+			func(t *testing.T, s *system) device.RequestID {
+				id := s.send(t, alice, cam2)
+				s.broker.arrive(id, 0, true, `1`)
+				return id
+			}, device.StateNotFound,
+		},
+		"forged": {
+			func(t *testing.T, s *system) device.RequestID {
+				id := []byte(s.answered(t, alice, `1`))
+				id[len(id)-2] ^= 1
+				if _, err := device.RequestID(id).Claims(); err != nil {
+					t.Fatal("the forged id has to look like one")
+				}
+				return device.RequestID(id)
+			}, device.StateNotFound,
+		},
+		"no request id at all": {
+			func(*testing.T, *system) device.RequestID { return "sdr1_x" }, device.StateNotFound,
+		},
+		"aged out of the cache": {
+			func(t *testing.T, s *system) device.RequestID {
+				id := s.answered(t, alice, `1`)
+				if _, err := s.poll(bob); err != nil {
+					t.Fatal(err)
+				}
+				s.cache.flush()
+				return id
+			}, device.StateGone,
+		},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := newSystem(true, nil)
+				id := tt.prepare(t, s)
+				got, err := s.poll(alice, id)
+				wantReplies(t, got, err)
+				wantStates(t, got, tt.want)
+				if got.Answered {
+					t.Error("answered without a reply")
+				}
+			})
+		})
+	}
+}
+
+// hold sends a command to a device that is not connected.
+func (s *system) hold(t *testing.T) device.RequestID {
+	t.Helper()
+	s.broker.offline[cam] = true
+	out, err := s.Send(t.Context(), alice, dispatch.SendInput{Device: cam, Command: "reboot"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out.Request.ID
+}
+
+func TestReplies_OneStateForEachIDInOrder(t *testing.T) {
+	s := newSystem(true, nil)
+	open, done := s.send(t, alice, cam), s.answered(t, alice, `1`)
+	got, err := s.poll(alice, open, "nonsense", done, open)
+	wantReplies(t, got, err, `1`)
+	wantStates(t, got, device.StateDelivered, device.StateNotFound, device.StateAnswered, device.StateDelivered)
+	if !got.Answered {
+		t.Error("a final reply is there and answered is false")
+	}
+}
+
+func TestReplies_LateReplyIsGiven(t *testing.T) { // I5
+	synctest.Test(t, func(t *testing.T) {
+		s := newSystem(true, nil)
+		id := s.send(t, alice, cam)
+		time.Sleep(31 * time.Second)
+		got, err := s.poll(alice, id)
+		wantReplies(t, got, err)
+		wantStates(t, got, device.StateNoReply)
+		s.broker.arrive(id, 0, true, `1`)
+		got, err = s.poll(alice, id)
+		wantReplies(t, got, err, `1`)
+		if !got.Replies[0].Late {
+			t.Error("the reply is not marked late")
+		}
+	})
+}
+
+func TestReplies_ProgressThenFinal(t *testing.T) {
+	bothCaches(t, func(t *testing.T, durable bool) {
+		s := newSystem(durable, nil)
+		id := s.send(t, alice, cam)
+		s.broker.arrive(id, 0, false, `"half"`)
+		got, err := s.poll(alice, id)
+		wantReplies(t, got, err, `"half"`)
+		wantStates(t, got, device.StateProgress)
+		s.broker.arrive(id, 1, true, `"all"`)
+		got, err = s.poll(alice)
+		wantReplies(t, got, err, `"all"`)
+		got, err = s.poll(alice, id)
+		wantReplies(t, got, err, `"half"`, `"all"`)
+		wantStates(t, got, device.StateAnswered)
+	})
+}
+
+// The table of design section 9, "Fallbacks", for polls. Each case has one cached reply of alice, one queued, and one
+// request without reply.
+func TestReplies_Fallbacks(t *testing.T) {
+	cached, waiting, open := 0, 1, 2
+	full := func(s *system) { s.cache.setLimit(1) }
+	type want struct {
+		kind    device.Kind
+		replies []string
+		states  []device.State
+		out     []string
+	}
+	answered, delivered, unverified := device.StateAnswered, device.StateDelivered, device.StateUnverified
+	tests := map[string]struct {
+		broker, cache fault
+		prepare       func(*system)
+		ids           []int // of the three requests; nil: a poll without ids
+		want          want
+	}{
+		"both up, all asked for": {
+			ids:  []int{cached, waiting, open},
+			want: want{replies: []string{`"cached"`, `"waiting"`}, states: []device.State{answered, answered, delivered}},
+		},
+		"both up, the cached one": {
+			ids:  []int{cached},
+			want: want{replies: []string{`"cached"`}, states: []device.State{answered}},
+		},
+		"both up, whatever there is": {
+			want: want{replies: []string{`"cached"`}, states: []device.State{answered}},
+		},
+		"broker down, all asked for": {
+			broker: brokerDown, ids: []int{cached, waiting, open},
+			want: want{replies: []string{`"cached"`}, states: []device.State{answered, unverified, unverified}, out: []string{"broker"}},
+		},
+		"broker down, whatever there is": {
+			broker: brokerDown,
+			want:   want{replies: []string{`"cached"`}, states: []device.State{answered}, out: nil},
+		},
+		"broker down, nothing cached": {
+			broker: brokerDown, ids: []int{waiting, open},
+			want: want{kind: device.BrokerUnavailable, out: []string{"broker"}},
+		},
+		"broker down, nothing cached, whatever there is": {
+			broker: brokerDown, prepare: func(s *system) { s.cache.flush() },
+			want: want{kind: device.BrokerUnavailable, out: []string{"broker"}},
+		},
+		"cache down, all asked for": {
+			cache: cacheDown, ids: []int{cached, waiting, open},
+			want: want{replies: []string{`"waiting"`}, states: []device.State{answered, answered, delivered}, out: []string{"cache"}},
+		},
+		"cache down, whatever there is": {
+			cache: cacheDown,
+			want:  want{replies: []string{`"waiting"`}, states: []device.State{answered}, out: []string{"cache"}},
+		},
+		"cache full, all asked for": {
+			prepare: full, ids: []int{cached, waiting, open},
+			want: want{replies: []string{`"cached"`, `"waiting"`}, states: []device.State{answered, answered, delivered}, out: []string{"cache"}},
+		},
+		"both down, all asked for": {
+			broker: brokerDown, cache: cacheDown, ids: []int{cached, waiting, open},
+			want: want{kind: device.Unavailable, out: []string{"broker", "cache"}},
+		},
+		"both down, whatever there is": {
+			broker: brokerDown, cache: cacheDown,
+			want: want{kind: device.Unavailable, out: []string{"broker", "cache"}},
+		},
+		"cache cut off, ids": {
+			cache: cutOff, ids: []int{cached, waiting, open},
+			want: want{replies: []string{`"waiting"`}, states: []device.State{answered, answered, delivered}, out: []string{"cache"}},
+		},
+		"cache cut off, whatever there is: replies may be lost on the way": {
+			cache: cutOff,
+			want:  want{kind: device.OutcomeUnknown, out: []string{"cache"}},
+		},
+		"cache cut off and broker down": {
+			cache: cutOff, broker: brokerDown,
+			want: want{kind: device.Unavailable, out: []string{"broker", "cache"}},
+		},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			s := newSystem(true, nil)
+			ids := make([]device.RequestID, 3)
+			ids[cached] = s.answered(t, alice, `"cached"`)
+			if _, err := s.poll(bob); err != nil {
+				t.Fatal(err)
+			}
+			ids[waiting], ids[open] = s.answered(t, alice, `"waiting"`), s.send(t, alice, cam)
+			if tt.prepare != nil {
+				tt.prepare(s)
+			}
+			s.broker.always(tt.broker)
+			s.cache.always(tt.cache)
+
+			var asked []device.RequestID
+			for _, i := range tt.ids {
+				asked = append(asked, ids[i])
+			}
+			got, err := s.poll(alice, asked...)
+			if tt.want.kind != device.OK {
+				wantKind(t, err, tt.want.kind)
+			} else {
+				wantReplies(t, got, err, tt.want.replies...)
+				wantStates(t, got, tt.want.states...)
+			}
+			var out []string
+			for _, o := range s.Degraded() {
+				out = append(out, o.Dependency)
+			}
+			if !slices.Equal(out, tt.want.out) {
+				t.Errorf("degraded = %v, want %v", out, tt.want.out)
+			}
+			// Nothing is lost by any of it: once all is well, both replies are there for their client.
+			s.broker.always(fault{})
+			s.cache.always(fault{})
+			if tt.prepare == nil {
+				got, err = s.poll(alice, ids...)
+				wantReplies(t, got, err, `"cached"`, `"waiting"`)
+			}
+		})
+	}
+}
+
+func TestReplies_NoReplyIsNeverSaidUnasked(t *testing.T) { // I8
+	tests := map[string]struct {
+		broker, cache fault
+		want          device.State // "": an error
+	}{
+		"both up":                             {want: device.StateNoReply},
+		"cache down: the record still tells":  {cache: cacheDown, want: device.StateNoReply},
+		"cache cut off":                       {cache: cutOff},
+		"broker down":                         {broker: brokerDown},
+		"both down":                           {broker: brokerDown, cache: cacheDown},
+		"broker up, but the records are cut":  {broker: fault{after: device.Errorf(device.OutcomeUnknown, "cut")}},
+		"cache cut off and the broker silent": {broker: fault{before: context.DeadlineExceeded}, cache: cutOff},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := newSystem(true, nil)
+				id := s.send(t, alice, cam)
+				time.Sleep(31 * time.Second)
+				s.broker.always(tt.broker)
+				s.cache.always(tt.cache)
+				got, err := s.poll(alice, id)
+				if tt.want == "" {
+					if err == nil {
+						t.Fatalf("states = %v, want an error", states(got))
+					}
+					return
+				}
+				wantReplies(t, got, err)
+				wantStates(t, got, tt.want)
+			})
+		})
+	}
+}
+
+func TestReplies_ForeignRepliesDoNotHideOwnOnes(t *testing.T) {
+	const others = 250 // more than two pages
+	tests := map[string]struct {
+		durable bool
+		prepare func(*system)
+	}{
+		"durable cache":             {durable: true},
+		"cache that is not durable": {},
+		"cache down":                {durable: true, prepare: func(s *system) { s.cache.always(cacheDown) }},
+		"cache full after a page":   {durable: true, prepare: func(s *system) { s.cache.setLimit(120) }},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			s := newSystem(tt.durable, nil)
+			for range others {
+				s.answered(t, bob, `"foreign"`)
+			}
+			id := s.answered(t, alice, `"own"`)
+			if tt.prepare != nil {
+				tt.prepare(s)
+			}
+			got, err := s.poll(alice, id)
+			wantReplies(t, got, err, `"own"`)
+
+			s.cache.setLimit(0)
+			s.cache.always(fault{})
+			seen := 0
+			for range 4 {
+				got, err = s.poll(bob)
+				if err != nil {
+					t.Fatal(err)
+				}
+				seen += len(got.Replies)
+			}
+			if seen != others {
+				t.Errorf("the other client read %d replies, want %d", seen, others)
+			}
+		})
+	}
+}
+
+func TestReplies_FullCacheIsNotFilledInVain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSystem(true, nil)
+		s.answered(t, bob, `1`)
+		_, _ = s.poll(alice)
+		s.cache.setLimit(1)
+		s.answered(t, bob, `2`)
+		for range 3 {
+			if _, err := s.poll(alice); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if n := s.cache.made("put"); n != 2 {
+			t.Errorf("%d puts, want 2: one that worked and one that was refused", n)
+		}
+		if n := s.broker.unread(); n != 1 {
+			t.Errorf("%d replies in the queue, want the one that did not fit", n)
+		}
+		time.Sleep(time.Second)
+		s.cache.setLimit(0)
+		_, _ = s.poll(alice)
+		if n := s.broker.unread(); n != 0 {
+			t.Errorf("%d replies in the queue after the cache had room again", n)
+		}
+		if len(s.Degraded()) != 0 {
+			t.Errorf("still degraded: %v", s.Degraded())
+		}
+	})
+}
+
+func TestReplies_LostAcknowledgementMakesADuplicateThatIsAbsorbed(t *testing.T) { // I2, F11
+	bothCaches(t, func(t *testing.T, durable bool) {
+		synctest.Test(t, func(t *testing.T) {
+			s := newSystem(durable, nil)
+			id := s.answered(t, alice, `1`)
+			s.broker.always(brokerDown, "acknowledge")
+			got, err := s.poll(alice)
+			wantReplies(t, got, err, `1`)
+			s.broker.always(fault{})
+			if n := s.broker.unread(); n != 1 {
+				t.Fatalf("%d replies in the queue, want the one that was not acknowledged", n)
+			}
+			got, err = s.poll(alice) // within the grace
+			wantReplies(t, got, err)
+			time.Sleep(31 * time.Second)
+			got, err = s.poll(alice, id)
+			wantReplies(t, got, err)
+			wantStates(t, got, device.StateAlreadyRead)
+			if n := s.broker.unread(); n != 0 {
+				t.Errorf("%d replies are still in the queue", n)
+			}
+			if s.counted.drained[dispatch.DuplicateCopy] == 0 {
+				t.Error("the duplicate was not counted")
+			}
+		})
+	})
+}
+
+func TestReplies_FromTwoInstances(t *testing.T) { // I6
+	t.Run("what one moves the other finds", func(t *testing.T) {
+		s := newSystem(true, nil)
+		other := dispatch.New(s.cfg)
+		id := s.answered(t, alice, `1`)
+		if _, err := s.poll(bob); err != nil {
+			t.Fatal(err)
+		}
+		got, err := other.Replies(t.Context(), alice, dispatch.RepliesInput{Device: cam, IDs: []device.RequestID{id}})
+		wantReplies(t, got, err, `1`)
+	})
+	t.Run("moved between the reads of one poll", func(t *testing.T) { // I8
+		s := newSystem(true, nil)
+		id := s.answered(t, alice, `1`)
+		// Another instance drains and acknowledges after this poll looked into the cache, and before it drains.
+		s.broker.set(func(op string) fault {
+			if op == "drain" {
+				s.broker.set(nil)
+				if _, err := dispatch.New(s.cfg).Replies(context.Background(), bob, dispatch.RepliesInput{Device: cam}); err != nil {
+					t.Error(err)
+				}
+			}
+			return fault{}
+		})
+		got, err := s.poll(alice, id)
+		wantReplies(t, got, err, `1`)
+	})
+	t.Run("arrived between the drain and the states", func(t *testing.T) { // I8
+		s := newSystem(true, nil)
+		id := s.send(t, alice, cam)
+		s.cache.set(func(op string) fault {
+			if op == "take" && s.cache.made("take") == 2 {
+				s.broker.arrive(id, 0, true, `1`)
+			}
+			return fault{}
+		})
+		got, err := s.poll(alice, id)
+		wantReplies(t, got, err, `1`)
+		wantStates(t, got, device.StateAnswered)
+	})
+	t.Run("a copy in one's own memory is not given again after it was read at the other", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			s := newSystem(false, nil)
+			cfg := s.cfg
+			cfg.Cache = newFakeCache(time.Now, false)
+			other := dispatch.New(cfg)
+			s.answered(t, alice, `1`)
+			if _, err := s.poll(bob); err != nil { // leaves a copy in the first instance
+				t.Fatal(err)
+			}
+			got, err := other.Replies(t.Context(), alice, dispatch.RepliesInput{Device: cam})
+			wantReplies(t, got, err, `1`)
+			time.Sleep(31 * time.Second)
+			got, err = s.poll(alice)
+			wantReplies(t, got, err)
+		})
+	})
+	t.Run("read straight from the queue, then again by id once the cache is back", func(t *testing.T) {
+		s := newSystem(true, nil)
+		id := s.answered(t, alice, `1`)
+		s.cache.always(cacheDown)
+		got, err := s.poll(alice)
+		wantReplies(t, got, err, `1`)
+		s.cache.always(fault{})
+		got, err = s.poll(alice)
+		wantReplies(t, got, err)
+		got, err = s.poll(alice, id)
+		wantReplies(t, got, err, `1`)
+		wantStates(t, got, device.StateAnswered)
+	})
+}
+
+func TestReplies_RepliesThatACacheMixesUpAreKeptBack(t *testing.T) { // I3
+	s := newSystem(true, nil)
+	s.answered(t, bob, `"secret"`)
+	if _, err := s.poll(bob); err != nil {
+		t.Fatal(err)
+	}
+	s.cache.records[0].grace = time.Time{}
+	cfg := s.cfg
+	cfg.Cache = mixedUp{s.cache}
+	got, err := dispatch.New(cfg).Replies(t.Context(), alice, dispatch.RepliesInput{Device: cam})
+	wantReplies(t, got, err)
+}
+
+// mixedUp is a cache that gives everybody everything.
+type mixedUp struct{ *fakeCache }
+
+func (m mixedUp) Take(context.Context, dispatch.Take) (dispatch.Taken, error) {
+	return dispatch.Taken{Replies: []device.Reply{m.records[0].reply}}, nil
+}
+
+func TestReplies_RefusesBadInput(t *testing.T) { // I10
+	ids := func(n int) []device.RequestID {
+		out := make([]device.RequestID, n)
+		for i := range out {
+			out[i] = device.RequestID("x" + strconv.Itoa(i))
+		}
+		return out
+	}
+	tests := map[string]struct {
+		in   dispatch.RepliesInput
+		want device.Kind
+	}{
+		"as many ids as allowed": {dispatch.RepliesInput{Device: cam, IDs: ids(100)}, device.OK},
+		"one id too many":        {dispatch.RepliesInput{Device: cam, IDs: ids(101)}, device.Invalid},
+		"the longest wait":       {dispatch.RepliesInput{Device: cam, IDs: ids(1), Wait: time.Minute}, device.OK},
+		"a longer wait":          {dispatch.RepliesInput{Device: cam, Wait: time.Minute + 1}, device.Invalid},
+		"a negative wait":        {dispatch.RepliesInput{Device: cam, Wait: -1}, device.Invalid},
+		"no device":              {dispatch.RepliesInput{}, device.DeviceNotFound},
+		"an unknown device":      {dispatch.RepliesInput{Device: "nobody"}, device.DeviceNotFound},
+		"what is no device id":   {dispatch.RepliesInput{Device: "a/b"}, device.DeviceNotFound},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			_, err := newSystem(true, nil).Replies(t.Context(), alice, tt.in)
+			wantKind(t, err, tt.want)
+		})
+	}
+}
+
+func TestReplies_DeviceOutsideTheLabelsDoesNotExist(t *testing.T) {
+	s := newSystem(true, nil)
+	s.broker.devices[cam] = device.Device{ID: cam, Labels: device.Labels{"fleet": "a"}}
+	inside, outside := alice, bob
+	inside.Labels, outside.Labels = device.Labels{"fleet": "a"}, device.Labels{"fleet": "b"}
+	_, err := s.poll(inside)
+	wantKind(t, err, device.OK)
+	_, err = s.poll(outside)
+	wantKind(t, err, device.DeviceNotFound)
+
+	// A reply of one's own is given whatever the labels have become since.
+	id := s.answered(t, inside, `1`)
+	inside.Labels = outside.Labels
+	got, err := s.poll(inside, id)
+	wantReplies(t, got, err, `1`)
+}
+
+func TestReplies_HangingDependencies(t *testing.T) { // I7, F2, F4
+	tests := map[string]struct {
+		broker, cache fault
+		within        time.Duration
+		want          device.Kind
+	}{
+		"cache hangs":  {cache: fault{hang: true}, within: 250 * time.Millisecond},
+		"broker hangs": {broker: fault{hang: true}, within: 1500 * time.Millisecond, want: device.BrokerUnavailable},
+		"both hang":    {broker: fault{hang: true}, cache: fault{hang: true}, within: 1750 * time.Millisecond, want: device.Unavailable},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := newSystem(true, nil)
+				id := s.answered(t, alice, `1`)
+				s.broker.always(tt.broker)
+				s.cache.always(tt.cache)
+				start := time.Now()
+				_, err := s.poll(alice, id)
+				if took := time.Since(start); took > tt.within {
+					t.Errorf("took %v, want at most %v", took, tt.within)
+				}
+				wantKind(t, err, tt.want)
+			})
+		})
+	}
+}
+
+func TestReplies_ConcurrentPollsShareDrains(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSystem(true, nil)
+		const clients = 50
+		ids := make([]device.RequestID, clients)
+		for i := range ids {
+			ids[i] = s.answered(t, caller(strconv.Itoa(i)), strconv.Itoa(i))
+		}
+		release := make(chan struct{})
+		s.broker.set(func(op string) fault {
+			if op == "drain" {
+				<-release
+			}
+			return fault{}
+		})
+		got := make(chan string, clients)
+		for i := range clients {
+			go func() {
+				r, err := s.poll(caller(strconv.Itoa(i)), ids[i])
+				if err != nil || len(r.Replies) != 1 || string(r.Replies[0].Body) != strconv.Itoa(i) {
+					got <- "client " + strconv.Itoa(i) + " got something else"
+					return
+				}
+				got <- ""
+			}()
+		}
+		synctest.Wait()
+		if n := s.broker.made("drain"); n != 1 {
+			t.Errorf("%d drains at the same time, want 1", n)
+		}
+		close(release)
+		for range clients {
+			if complaint := <-got; complaint != "" {
+				t.Error(complaint)
+			}
+		}
+		if n := s.broker.made("drain"); n > 2 {
+			t.Errorf("%d drains for polls at the same time, want at most 2", n)
+		}
+	})
+}
