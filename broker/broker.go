@@ -190,8 +190,11 @@ func (b *Broker) listenGRPC(ctx context.Context) (err error) {
 	if b.listener, err = new(net.ListenConfig).Listen(ctx, "tcp", b.cfg.GRPCAddr); err != nil {
 		return err
 	}
+	b.onClose(func() { b.listener.Close() })
 	b.metrics = b.newMetrics()
-	b.grpc = b.newGRPC()
+	if b.grpc, err = b.newGRPC(); err != nil {
+		return err
+	}
 	b.running.Go(func() {
 		if err := b.grpc.Serve(b.listener); err != nil {
 			select {

@@ -3,7 +3,6 @@ package broker
 import (
 	"context"
 	"log/slog"
-	"strings"
 	"sync/atomic"
 	"time"
 
@@ -57,17 +56,14 @@ func (s *events) take(e mqtt.Event) {
 // publisher serves IoT Core's raw Publish: best effort, outside request records.
 type publisher Broker
 
-// PublishCommand writes to the connection of the device that the topic names, if it has one that subscribes to the topic.
-// Invalid: the topic is not of a device's commands, or the data holds a request id, which only Send may mint.
-func (p *publisher) PublishCommand(_ context.Context, _, topic string, data []byte) error {
-	id, subtopic, ok := commandTopic(topic)
-	if !ok {
-		return &device.Error{Kind: device.Invalid, Message: "commands are published to $devices/<id>/commands",
-			Faults: []device.Fault{{Location: "topic", Message: "must be $devices/<id>/commands or a subtopic of it"}}}
-	}
+// PublishCommand writes to the device's connection, if it has one that subscribes to the topic. Invalid: the data holds a
+// request id, which only Send may mint.
+func (p *publisher) PublishCommand(_ context.Context, id device.ID, subtopic string, data []byte) error {
 	if _, found := device.FindRequestID(data); found {
-		return &device.Error{Kind: device.Invalid, Message: "commands with replies go through signaldevice.broker.v1.RequestService.Send",
-			Faults: []device.Fault{{Location: "data", Message: "must not hold a request id"}}}
+		return &device.Error{
+			Kind: device.Invalid, Message: "commands with replies go through signaldevice.broker.v1.RequestService.Send",
+			Faults: []device.Fault{{Location: "data", Message: "must not hold a request id"}},
+		}
 	}
 	if session := p.mqtt.Session(id); session != nil {
 		if _, err := session.Send(subtopic, data, func() {}); err != nil {
@@ -75,18 +71,6 @@ func (p *publisher) PublishCommand(_ context.Context, _, topic string, data []by
 		}
 	}
 	return nil
-}
-
-// commandTopic reads `$devices/<id>/commands[/…]`.
-func commandTopic(topic string) (id device.ID, subtopic string, ok bool) {
-	rest, ok := strings.CutPrefix(topic, "$devices/")
-	if !ok || strings.ContainsAny(topic, "#+\x00") {
-		return "", "", false
-	}
-	name, _, _ := strings.Cut(rest, "/")
-	id = device.ID(name)
-	subtopic, ok = device.Under(topic, device.TopicsOf(id).Commands)
-	return id, subtopic, ok && id.Validate() == nil
 }
 
 // PublishEvent counts as an event of the device, and returns when it is durable.

@@ -6,13 +6,20 @@ import (
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/reflection"
 
+	"signaldevice/broker/iotcore"
 	"signaldevice/broker/rpc"
 	"signaldevice/device"
 	brokerv1 "signaldevice/proto/signaldevice/broker/v1"
 )
 
 // newGRPC makes the gRPC server with all services.
-func (b *Broker) newGRPC() *grpc.Server {
+func (b *Broker) newGRPC() (*grpc.Server, error) {
+	core, err := iotcore.New(iotcore.Config{
+		Clock: b.cfg.Clock, Registry: b.registry, Presence: b.presence.Of, Publisher: (*publisher)(b),
+	})
+	if err != nil {
+		return nil, err
+	}
 	s := grpc.NewServer(rpc.ServerOptions(rpc.Guard{Identity: b.identity, Clock: b.cfg.Clock, Log: b.cfg.Log})...)
 	brokerv1.RegisterRequestServiceServer(s, &rpc.RequestServer{
 		Delivery: b.delivery, Records: b.records, Queue: b.queue, Clock: b.cfg.Clock,
@@ -24,7 +31,8 @@ func (b *Broker) newGRPC() *grpc.Server {
 	brokerv1.RegisterDeviceServiceServer(s, rpc.NewDeviceServer(rpc.DeviceConfig{
 		Connection: b.connection(), Registry: b.registry, Presence: b.presence.Of,
 	}))
+	core.Register(s)
 	healthpb.RegisterHealthServer(s, health.NewServer())
 	reflection.Register(s)
-	return s
+	return s, nil
 }
