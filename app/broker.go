@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"os"
+	"strings"
 	"time"
 
 	"signaldevice/broker"
@@ -21,6 +23,11 @@ type BrokerOptions struct {
 	Hosts     []string      // names and addresses at which others reach this machine, for the server certificate
 	TLS12     bool          // admit devices with TLS 1.2
 	Retention time.Duration // how long an unread reply stays in the output queue; 0: the broker's default
+
+	QueueReplies     int    // unread replies of one device in its queue; 0: the broker's default
+	QueueBytes       int64  // of those; 0: the broker's default
+	MaxConnections   int    // of devices; 0: the broker's default
+	IoTCoreTokenFile string // file: a bearer token for IoT Core's services; "": none
 
 	Log *slog.Logger
 }
@@ -44,6 +51,10 @@ func (a *App) startBroker(ctx context.Context, o BrokerOptions) (*broker.Broker,
 	if err := writeDefaults(o.Data); err != nil {
 		return nil, err
 	}
+	token, err := readToken(o.IoTCoreTokenFile)
+	if err != nil {
+		return nil, err
+	}
 	b, err := broker.Start(ctx, broker.Config{
 		DataDir:   o.Data,
 		MQTTAddr:  o.MQTT,
@@ -52,6 +63,11 @@ func (a *App) startBroker(ctx context.Context, o BrokerOptions) (*broker.Broker,
 		TLS12:     o.TLS12,
 		Retention: o.Retention,
 		Log:       a.log,
+
+		MaxReplies:     o.QueueReplies,
+		MaxBytes:       o.QueueBytes,
+		MaxConnections: o.MaxConnections,
+		IoTCoreToken:   token,
 	})
 	if err != nil {
 		return nil, err
@@ -62,6 +78,22 @@ func (a *App) startBroker(ctx context.Context, o BrokerOptions) (*broker.Broker,
 	a.ready.Service = keyPair(b.ClientCertificate(identity.RoleService))
 	a.ready.Operator = keyPair(b.ClientCertificate(identity.RoleOperator))
 	return b, nil
+}
+
+// readToken reads the bearer token for IoT Core's services. It must be hard to guess.
+func readToken(file string) (string, error) {
+	if file == "" {
+		return "", nil
+	}
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return "", fmt.Errorf("broker: token for IoT Core's services: %w", err)
+	}
+	token := strings.TrimSpace(string(data))
+	if len(token) < 32 {
+		return "", fmt.Errorf("broker: token for IoT Core's services: %s must hold at least 32 characters", file)
+	}
+	return token, nil
 }
 
 func keyPair(cert, key string) *KeyPair { return &KeyPair{Cert: cert, Key: key} }
