@@ -34,19 +34,20 @@ import (
 
 // Config says where the broker listens and what it keeps. The zero value of a limit means its default.
 type Config struct {
-	DataDir    string        // certificates, keys and the store
-	MQTTAddr   string        // host:port for devices
-	GRPCAddr   string        // host:port for the API and for IoT Core's clients
-	Hosts      []string      // further names and addresses for the server certificate; the first is told to devices
-	TLS12      bool          // let devices use TLS 1.2 too
-	MaxReplies int           // unread replies a device may have in its queue; default 1,000
-	MaxBytes   int64         // of those; default 16 MB
-	Retention  time.Duration // of unread replies; default 24 h
-	MaxStore   int64         // bytes on disk; default 16 GiB
-	MaxDevices int           // connections of devices; default 20,000
-	NoSync     bool          // leave fsync to the operating system: only for measuring what it costs
-	Clock      func() time.Time
-	Log        *slog.Logger
+	DataDir        string        // certificates, keys and the store
+	MQTTAddr       string        // host:port for devices
+	GRPCAddr       string        // host:port for the API and for IoT Core's clients
+	Hosts          []string      // further names and addresses for the server certificate; the first is told to devices
+	TLS12          bool          // let devices use TLS 1.2 too
+	MaxReplies     int           // unread replies a device may have in its queue; default 1,000
+	MaxBytes       int64         // of those; default 16 MB
+	Retention      time.Duration // of unread replies; default 24 h
+	MaxStore       int64         // bytes on disk; default 16 GiB
+	IoTCoreToken   string        // bearer token for IoT Core's services, for clients without a certificate; "": none
+	MaxConnections int           // of devices; default 20,000
+	NoSync         bool          // leave fsync to the operating system: only for measuring what it costs
+	Clock          func() time.Time
+	Log            *slog.Logger
 }
 
 // Broker is a running broker. It is safe for concurrent use.
@@ -172,7 +173,7 @@ func (b *Broker) openRegistry(ctx context.Context) (err error) {
 func (b *Broker) listenMQTT(context.Context) (err error) {
 	cert := b.identity.ServerCertificate()
 	b.mqtt, err = mqtt.Listen(mqtt.Config{
-		Addr: b.cfg.MQTTAddr, Certificate: &cert, TLS12: b.cfg.TLS12, MaxConnections: b.cfg.MaxDevices,
+		Addr: b.cfg.MQTTAddr, Certificate: &cert, TLS12: b.cfg.TLS12, MaxConnections: b.cfg.MaxConnections,
 		Identify: b.registry.ByCertificate, Handler: (*deviceHandler)(b), Clock: b.cfg.Clock, Log: b.cfg.Log,
 	})
 	if err != nil {

@@ -15,9 +15,9 @@ import (
 	"signaldevice/device"
 )
 
-// keyFile holds the keys that sign request ids, oldest first: one line each, key id, secret in base64, time of making.
+// KeyFile, in the data folder, holds the keys that sign request ids, oldest first: one line each, key id, secret in base64, time of making.
 // The nodes of a cluster share it.
-const keyFile = "request-id.keys"
+const KeyFile = "request-id.keys"
 
 // keepKey is how long a key that no longer signs is accepted: longer than any reply can wait.
 const keepKey = 60 * 24 * time.Hour
@@ -74,7 +74,7 @@ func RotateKey(dir string, now time.Time) error {
 }
 
 func readKeys(dir string) ([]storedKey, error) {
-	path := filepath.Join(dir, keyFile)
+	path := filepath.Join(dir, KeyFile)
 	data, err := os.ReadFile(path)
 	if err != nil {
 		return nil, fmt.Errorf("request id keys: %w", err)
@@ -110,7 +110,7 @@ func writeKeys(dir string, keys []storedKey) error {
 	for _, k := range keys {
 		fmt.Fprintln(&b, k.ID, base64.StdEncoding.EncodeToString(k.Secret), k.made.UTC().Format(time.RFC3339))
 	}
-	temporary := filepath.Join(dir, keyFile+".new")
+	temporary := filepath.Join(dir, KeyFile+".new")
 	f, err := os.OpenFile(temporary, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
 	if err != nil {
 		return fmt.Errorf("request id keys: %w", err)
@@ -118,7 +118,7 @@ func writeKeys(dir string, keys []storedKey) error {
 	_, err = f.Write(b.Bytes())
 	err = errors.Join(err, f.Sync(), f.Close())
 	if err == nil {
-		err = os.Rename(temporary, filepath.Join(dir, keyFile))
+		err = os.Rename(temporary, filepath.Join(dir, KeyFile))
 	}
 	if err == nil {
 		err = syncDir(dir)

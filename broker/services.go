@@ -20,7 +20,7 @@ func (b *Broker) newGRPC() (*grpc.Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := grpc.NewServer(rpc.ServerOptions(rpc.Guard{Identity: b.identity, Clock: b.cfg.Clock, Log: b.cfg.Log})...)
+	s := grpc.NewServer(rpc.ServerOptions(rpc.Guard{Identity: b.identity, Token: b.cfg.IoTCoreToken, Clock: b.cfg.Clock, Log: b.cfg.Log})...)
 	brokerv1.RegisterRequestServiceServer(s, &rpc.RequestServer{
 		Delivery: b.delivery, Records: b.records, Queue: b.queue, Clock: b.cfg.Clock,
 	})

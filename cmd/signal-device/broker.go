@@ -5,14 +5,18 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"time"
 
 	"signaldevice/app"
+	"signaldevice/broker"
 	"signaldevice/broker/identity"
 )
 
 type brokerCommand struct {
 	Run  brokerRunCommand  `cmd:"" default:"withargs" help:"Run the broker (what broker alone does)."`
 	Cert brokerCertCommand `cmd:"" help:"Make one more certificate for a client of the broker's gRPC."`
+
+	RotateKey brokerRotateKeyCommand `cmd:"" help:"Make a new key that signs request ids from the broker's next start."`
 }
 
 type brokerRunCommand struct {
@@ -69,5 +73,27 @@ func (c *brokerCertCommand) Run(env *environment) error {
 		return err
 	}
 	_, err = fmt.Fprintln(env.out, filepath.Join(c.Out, c.Role+".pem"))
+	return err
+}
+
+type brokerRotateKeyCommand struct {
+	Data string `help:"Data folder of the broker, which holds its keys." required:"" placeholder:"DIR"`
+}
+
+// Help tells what happens to the old keys, and shows an example.
+func (brokerRotateKeyCommand) Help() string {
+	return `Replies to requests that older keys signed are still taken: a key is kept for 60 days after it was replaced. The nodes
+of one broker share the file: copy it to each before any is restarted.
+
+Example:
+  signal-device broker rotate-key --data /var/lib/signal-device`
+}
+
+// Run adds the key and names its file.
+func (c *brokerRotateKeyCommand) Run(env *environment) error {
+	if err := broker.RotateKey(c.Data, time.Now()); err != nil {
+		return err
+	}
+	_, err := fmt.Fprintln(env.out, filepath.Join(c.Data, broker.KeyFile))
 	return err
 }

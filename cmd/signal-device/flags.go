@@ -45,6 +45,11 @@ type brokerFlags struct {
 	Host      []string      `help:"Names and addresses at which cameras and the API reach this machine, for the server certificate. The first one is told to cameras." placeholder:"NAME" group:"Broker"`
 	TLS12     bool          `name:"tls12" env:"SIGNAL_DEVICE_TLS12" help:"Admit cameras that have no TLS 1.3." group:"Broker"`
 	Retention time.Duration `help:"How long an unread reply waits in the output queue." default:"24h" group:"Broker"`
+
+	QueueReplies   int    `help:"Unread replies that one camera may have in its output queue; beyond, none of its replies is acknowledged." default:"1000" group:"Broker"`
+	QueueBytes     int64  `help:"Bytes of those replies." default:"16777216" group:"Broker"`
+	MaxConnections int    `help:"Cameras that may be connected at once." default:"20000" group:"Broker"`
+	IoTTokenFile   string `name:"iot-core-token-file" help:"File with a bearer token that IoT Core's gRPC services accept from clients without a certificate." placeholder:"FILE" group:"Broker"`
 }
 
 func (f brokerFlags) options(data string) app.BrokerOptions {
@@ -55,5 +60,10 @@ func (f brokerFlags) options(data string) app.BrokerOptions {
 		Hosts:     f.Host,
 		TLS12:     f.TLS12,
 		Retention: f.Retention,
+
+		QueueReplies:     f.QueueReplies,
+		QueueBytes:       f.QueueBytes,
+		MaxConnections:   f.MaxConnections,
+		IoTCoreTokenFile: f.IoTTokenFile,
 	}
 }
