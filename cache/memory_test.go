@@ -62,7 +62,7 @@ func TestMemory_KeepsItsOwnCopy(t *testing.T) {
 	r.Body[0], r.Position[0] = 'X', 'X'
 	taken, err := c.Take(t.Context(), dispatch.Take{Mailbox: r.Mailbox, Device: r.Device})
 	if err != nil || string(taken.Replies[0].Body) != "body" || string(taken.Replies[0].Position) != "position" {
-		t.Fatalf("took %q, %v", taken.Replies, err)
+		t.Fatalf("took %+v, %v", taken.Replies, err)
 	}
 }
 

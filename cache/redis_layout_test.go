@@ -10,6 +10,7 @@ import (
 
 	"signaldevice/cache"
 	"signaldevice/device"
+	"signaldevice/dispatch"
 	"signaldevice/testserver"
 )
 
@@ -98,4 +99,41 @@ func TestRedis_NothingStaysForEver(t *testing.T) {
 		t.Errorf("no record after %d ms", now-start)
 	}
 	eventually(t, "no key is left", func() bool { return askNumber(t, admin, "DBSIZE") == 0 })
+}
+
+// An instance that was started with a shorter TTL, or a clock that was set back, must not cut other records short.
+func TestRedis_ShorterTTLCutsNoOtherRecord(t *testing.T) {
+	server := testserver.Redis(t)
+	admin := dial(t, server.URL)
+	long := open(t, cache.RedisConfig{URL: server.URL, TTL: time.Hour})
+	short := open(t, cache.RedisConfig{URL: server.URL, TTL: 50 * time.Millisecond})
+	put(t, long, reply("r"))
+	second := reply("r")
+	second.Seq = 1
+	put(t, short, second)
+	eventually(t, "the second has expired", func() bool { return len(keys(t, admin, "reply*")) == 1 })
+	if got := take(t, long); len(got.Replies) != 1 || got.Replies[0].Seq != 0 {
+		t.Fatalf("took %d replies", len(got.Replies))
+	}
+	if got := take(t, long, "r"); len(got.Replies) != 1 || got.Again != 1 {
+		t.Fatalf("took %d replies again", len(got.Replies))
+	}
+}
+
+// I2: a reply whose body someone deleted in Redis is not taken for a duplicate, or it would leave its queue for nothing.
+func TestRedis_DeletedBodyIsStoredAgain(t *testing.T) {
+	server := testserver.Redis(t)
+	admin := dial(t, server.URL)
+	c := open(t, cache.RedisConfig{URL: server.URL})
+	put(t, c, reply("r"))
+	askNumber(t, admin, "DEL", keys(t, admin, "reply*")[0])
+	if got := take(t, c, "r"); len(got.Replies) != 0 || len(got.Read) != 0 {
+		t.Fatalf("took %d replies, read %v", len(got.Replies), got.Read)
+	}
+	if got := put(t, c, reply("r")); got != dispatch.Stored {
+		t.Fatalf("put: %v", got)
+	}
+	if got := take(t, c); len(got.Replies) != 1 {
+		t.Fatalf("took %d replies", len(got.Replies))
+	}
 }

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"signaldevice/cache"
+	"signaldevice/device"
 	"signaldevice/testserver"
 )
 
@@ -42,7 +43,7 @@ func TestOpenRedis_Transports(t *testing.T) {
 			if err := c.Ping(t.Context()); err != nil {
 				t.Fatal(err)
 			}
-			put(t, c, reply("r"))
+			put(t, c, reply(device.RequestID(name)))
 			if got := take(t, c); len(got.Replies) != 1 {
 				t.Errorf("took %d replies", len(got.Replies))
 			}
