@@ -21,11 +21,12 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // fault is what becomes of one call to a fake.
 type fault struct {
-	before error // the call fails and has done nothing
-	after  error // the call has its effect and its answer is lost
-	hang   bool  // the call does nothing until its context ends
-	die    bool  // the process dies at this call
-	dieOn  bool  // the process dies after this call had its effect
+	before error  // the call fails and has done nothing
+	after  error  // the call has its effect and its answer is lost
+	hang   bool   // the call does nothing until its context ends
+	die    bool   // the process dies at this call
+	dieOn  bool   // the process dies after this call had its effect
+	then   func() // what happens right after the call had its effect
 }
 
 // death is what a call panics with when the process is to die in it.
@@ -87,6 +88,9 @@ func (f *faults) run(ctx context.Context, op string, work func() error) error {
 		return ctx.Err()
 	}
 	err := work()
+	if due.then != nil {
+		due.then()
+	}
 	if due.dieOn {
 		panic(death{op})
 	}

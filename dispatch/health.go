@@ -170,21 +170,22 @@ func (d *dependency) failed(err error) {
 // blame dates a failure. It is called with the lock held.
 func (d *dependency) blame(err error) {
 	now := d.clock()
-	if !d.lingers(now) && !d.breaker.IsOpen() {
+	if !d.out(now) {
 		d.since = now
 	}
 	d.last, d.cause = now, err
 }
 
-func (d *dependency) lingers(now time.Time) bool {
-	return !d.last.IsZero() && now.Sub(d.last) < outageLingers
+// out reports whether the dependency does not answer, or failed a moment ago. It is called with the lock held.
+func (d *dependency) out(now time.Time) bool {
+	return d.failing || d.breaker.IsOpen() || !d.last.IsZero() && now.Sub(d.last) < outageLingers
 }
 
-// outage reports whether the dependency is out, or failed a moment ago, and since when.
+// outage reports whether the dependency is out and since when.
 func (d *dependency) outage() (since time.Time, out bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.since, d.breaker.IsOpen() || d.lingers(d.clock())
+	return d.since, d.out(d.clock())
 }
 
 func (d *dependency) suspect() {
@@ -231,10 +232,10 @@ func (d *dependency) judge(err error) {
 	d.mu.Lock()
 	suspects := d.unjudged
 	d.unjudged = 0
-	d.failing = err != nil
 	if err != nil {
 		d.blame(err)
 	}
+	d.failing = err != nil
 	d.mu.Unlock()
 	if err == nil {
 		d.breaker.RecordSuccess()

@@ -11,11 +11,10 @@ import (
 
 // Bounds of emptying one queue.
 const (
-	pageSize  = 100     // replies read at once
-	maxPages  = 64      // of one queue in one call; a queue holds 1,000 unread replies unless told otherwise
-	putBytes  = 1 << 20 // what one Put is given, but for a single larger reply
-	putNeeds  = 100 * time.Millisecond
-	ackAtOnce = time.Millisecond
+	pageSize = 100                    // replies read at once
+	maxPages = 64                     // of one queue in one call; a queue holds 1,000 unread replies unless told otherwise
+	putBytes = 1 << 20                // what one Put is given, but for a single larger reply
+	putNeeds = 100 * time.Millisecond // what has to be left of the cache's time for one more Put, and for the Take after it
 )
 
 // errNotMoved: the cache would have to work longer than a call may, or has no room. The rest is still in the queue.
@@ -32,7 +31,7 @@ func cacheFailed(err error) bool {
 
 // readGrace is the grace for acknowledging what a client has read. Without a grace the broker is still told that it was
 // a read: a reply acknowledged with no grace at all has only moved into the cache.
-func (d *Dispatcher) readGrace() time.Duration { return max(d.grace, ackAtOnce) }
+func (d *Dispatcher) readGrace() time.Duration { return max(d.grace, time.Millisecond) }
 
 // move reads the queue page by page into the cache, and acknowledges what a durable cache holds (I2). What a cache that
 // is not durable holds stays in the queue until its client has read it. It returns the replies that the queue shows
@@ -86,11 +85,7 @@ func (d *Dispatcher) moveReplies(ctx context.Context, dev device.ID, replies []d
 		if err != nil {
 			return err
 		}
-		moved, read := d.sortOut(part, results, reader)
-		if durable {
-			d.acknowledge(ctx, dev, moved, 0, brokerTime)
-		}
-		d.acknowledge(ctx, dev, read, ackAtOnce, brokerTime)
+		d.acknowledge(ctx, dev, d.sortOut(part, results, durable, reader), 0, brokerTime)
 		replies = replies[n:]
 	}
 	return nil
@@ -129,29 +124,33 @@ func (d *Dispatcher) put(ctx context.Context, replies []device.Reply, cacheTime 
 	return results, err
 }
 
-// sortOut tells what may leave the queue because the cache holds it, and what because its client read it.
-func (d *Dispatcher) sortOut(replies []device.Reply, results []PutResult, reader device.Mailbox) (moved, read [][]byte) {
+// sortOut tells what may leave the queue: what a durable cache holds, and what its client has read (I2).
+func (d *Dispatcher) sortOut(replies []device.Reply, results []PutResult, durable bool, reader device.Mailbox) (positions [][]byte) {
 	var own, foreign, duplicate int
 	for i, r := range replies {
 		switch results[i] {
 		case Stored:
-			moved = append(moved, r.Position)
 			if r.Mailbox == reader {
 				own++
-				continue
+			} else {
+				foreign++
+				d.waiters.notify(place{r.Mailbox, r.Device}, r.Request, r.Final)
 			}
-			foreign++
-			d.waiters.notify(place{r.Mailbox, r.Device}, r.Request, r.Final)
 		case Duplicate:
-			moved = append(moved, r.Position)
 			duplicate++
 		case Read:
-			read = append(read, r.Position)
 			duplicate++
+			positions = append(positions, r.Position)
+			continue
+		default:
+			continue // nothing is known of it
+		}
+		if durable {
+			positions = append(positions, r.Position)
 		}
 	}
 	d.countDrained(own, foreign, duplicate)
-	return moved, read
+	return positions
 }
 
 func (d *Dispatcher) countDrained(own, foreign, duplicate int) {
