@@ -53,18 +53,13 @@ func NewServer(cfg ServerConfig) *http.Server {
 		log = slog.Default()
 	}
 	timeouts := cfg.Timeouts.withDefaults()
-	conns := &connections{
-		max:   cmp.Or(cfg.MaxConns, defaultConns),
-		idle:  list.New(),
-		known: map[net.Conn]*list.Element{},
-	}
 	return &http.Server{
 		Handler:           cfg.Handler,
 		ReadHeaderTimeout: timeouts.Header,
 		WriteTimeout:      timeouts.Write,
 		IdleTimeout:       timeouts.Idle,
 		MaxHeaderBytes:    maxHeader - 4096, // net/http adds 4096 bytes of its own
-		ConnState:         conns.changed,
+		ConnState:         newConnections(cmp.Or(cfg.MaxConns, defaultConns)).changed,
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug), // what peers do wrong below HTTP
 
 		DisableGeneralOptionsHandler: true, // OPTIONS * is a call like any other
@@ -82,6 +77,10 @@ type connections struct {
 	mu    sync.Mutex
 	idle  *list.List                 // of net.Conn without a call, the longest idle in front
 	known map[net.Conn]*list.Element // every connection; nil: it is busy
+}
+
+func newConnections(most int) *connections {
+	return &connections{max: most, idle: list.New(), known: map[net.Conn]*list.Element{}}
 }
 
 // changed is the server's ConnState hook. A new connection counts as idle until the header of its first call is read.
