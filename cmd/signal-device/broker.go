@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"time"
@@ -91,9 +93,13 @@ Example:
 
 // Run adds the key and names its file.
 func (c *brokerRotateKeyCommand) Run(env *environment) error {
-	if err := broker.RotateKey(c.Data, time.Now()); err != nil {
+	err := broker.RotateKey(c.Data, time.Now())
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%s is no broker's data folder: start the broker there once, it makes its keys: %w", c.Data, err)
+	}
+	if err != nil {
 		return err
 	}
-	_, err := fmt.Fprintln(env.out, filepath.Join(c.Data, broker.KeyFile))
+	_, err = fmt.Fprintln(env.out, filepath.Join(c.Data, broker.KeyFile))
 	return err
 }
