@@ -81,8 +81,7 @@ type sentBody struct {
 }
 
 func (a *API) sendCommand(w *answer, r *http.Request, who Identity) error {
-	dev, err := plainDevice(r)
-	if err != nil {
+	if err := noQuery(r); err != nil {
 		return err
 	}
 	key, err := idempotencyKey(r.Header)
@@ -98,7 +97,7 @@ func (a *API) sendCommand(w *answer, r *http.Request, who Identity) error {
 		return err
 	}
 	in := dispatch.SendInput{
-		Device:         dev,
+		Device:         deviceIn(r),
 		Command:        f.needed("command", maxCommandName),
 		Args:           json.RawMessage(f.freeForm("args")),
 		IdempotencyKey: key,

@@ -155,11 +155,10 @@ func (a *API) listDevices(w *answer, r *http.Request, who Identity) error {
 }
 
 func (a *API) getDevice(w *answer, r *http.Request, who Identity) error {
-	id, err := plainDevice(r)
-	if err != nil {
+	if err := noQuery(r); err != nil {
 		return err
 	}
-	d, err := a.cfg.Service.Device(r.Context(), who.Caller, id)
+	d, err := a.cfg.Service.Device(r.Context(), who.Caller, deviceIn(r))
 	if err != nil {
 		return err
 	}
@@ -167,11 +166,10 @@ func (a *API) getDevice(w *answer, r *http.Request, who Identity) error {
 }
 
 func (a *API) deleteDevice(w *answer, r *http.Request, who Identity) error {
-	id, err := plainDevice(r)
-	if err != nil {
+	if err := noQuery(r); err != nil {
 		return err
 	}
-	if err := a.cfg.Service.DeleteDevice(r.Context(), who.Caller, id); err != nil {
+	if err := a.cfg.Service.DeleteDevice(r.Context(), who.Caller, deviceIn(r)); err != nil {
 		return err
 	}
 	w.WriteHeader(http.StatusNoContent)
@@ -179,8 +177,7 @@ func (a *API) deleteDevice(w *answer, r *http.Request, who Identity) error {
 }
 
 func (a *API) addCertificate(w *answer, r *http.Request, who Identity) error {
-	id, err := plainDevice(r)
-	if err != nil {
+	if err := noQuery(r); err != nil {
 		return err
 	}
 	f, err := readFields(w, r, maxOtherBody, "certificate", "csr")
@@ -191,7 +188,7 @@ func (a *API) addCertificate(w *answer, r *http.Request, who Identity) error {
 	if err := f.err(); err != nil {
 		return err
 	}
-	c, err := a.cfg.Service.AddCertificate(r.Context(), who.Caller, id, credential)
+	c, err := a.cfg.Service.AddCertificate(r.Context(), who.Caller, deviceIn(r), credential)
 	if err != nil {
 		return err
 	}
@@ -203,15 +200,14 @@ func (a *API) addCertificate(w *answer, r *http.Request, who Identity) error {
 }
 
 func (a *API) revokeCertificate(w *answer, r *http.Request, who Identity) error {
-	id, err := plainDevice(r)
-	if err != nil {
+	if err := noQuery(r); err != nil {
 		return err
 	}
 	fingerprint := r.PathValue("fingerprint")
 	if !isFingerprint(fingerprint) {
 		return &device.Error{Kind: device.CertificateUnknown}
 	}
-	if err := a.cfg.Service.RevokeCertificate(r.Context(), who.Caller, id, fingerprint); err != nil {
+	if err := a.cfg.Service.RevokeCertificate(r.Context(), who.Caller, deviceIn(r), fingerprint); err != nil {
 		return err
 	}
 	w.WriteHeader(http.StatusNoContent)
@@ -246,22 +242,8 @@ func (a *API) createEnrolmentCode(w *answer, r *http.Request, who Identity) erro
 	return w.json(http.StatusCreated, codeBody{Code: code.Code, ExpiresAt: stamp(code.ExpiresAt)})
 }
 
-// plainDevice returns the device in the path of a call that takes no query.
-func plainDevice(r *http.Request) (device.ID, error) {
-	if err := noQuery(r); err != nil {
-		return "", err
-	}
-	return knownDevice(r.PathValue("id"))
-}
-
-// knownDevice refuses an id that no device can have in the words used for one that no device has.
-func knownDevice(s string) (device.ID, error) {
-	id := device.ID(s)
-	if id.Validate() != nil {
-		return "", &device.Error{Kind: device.DeviceNotFound}
-	}
-	return id, nil
-}
+// deviceIn returns the device in the path, as it came: whether there is such a device is not this edge's to say.
+func deviceIn(r *http.Request) device.ID { return device.ID(r.PathValue("id")) }
 
 // isFingerprint tells whether a certificate can have this one: 40 lower-case hex digits.
 func isFingerprint(s string) bool {

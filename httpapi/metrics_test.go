@@ -105,8 +105,7 @@ func TestMetrics_MeasureCallsByRoute(t *testing.T) {
 	h.do(call("GET", "/v1/me", "", withHeader("Authorization")))
 	const count = "signal_device_http_request_duration_seconds_count"
 	a.shows(
-		count+`{code="200",method="GET",route="/v1/devices/{id}"} 2`,
-		count+`{code="404",method="GET",route="/v1/devices/{id}"} 1`,
+		count+`{code="200",method="GET",route="/v1/devices/{id}"} 3`,
 		count+`{code="404",method="GET",route="none"} 1`,
 		count+`{code="405",method="other",route="/v1/devices"} 1`,
 		count+`{code="401",method="GET",route="/v1/me"} 1`,

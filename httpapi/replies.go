@@ -65,13 +65,9 @@ type requestStateBody struct {
 
 // readReplies is the poll. It takes what it returns.
 func (a *API) readReplies(w *answer, r *http.Request, who Identity) error {
-	dev, err := knownDevice(r.PathValue("id"))
-	if err != nil {
-		return err
-	}
 	q := parseQuery(r, "request_id", "wait")
 	in := dispatch.RepliesInput{
-		Device: dev,
+		Device: deviceIn(r),
 		IDs:    q.requestIDs("request_id"),
 		Wait:   time.Duration(q.number("wait", 0, maxWait, 0)) * time.Second,
 	}

@@ -55,18 +55,10 @@ func showRequest(r device.Request) requestBody {
 
 func (a *API) listRequests(w *answer, r *http.Request, who Identity) error {
 	q := parseQuery(r, "device", "limit", "cursor")
-	var filter dispatch.RequestFilter
+	filter := dispatch.RequestFilter{Device: device.ID(q.one("device", maxName))}
 	filter.Limit, filter.Cursor = q.page()
-	dev := q.one("device", maxName)
 	if err := q.err(); err != nil {
 		return err
-	}
-	if dev != "" {
-		id, err := knownDevice(dev)
-		if err != nil {
-			return err
-		}
-		filter.Device = id
 	}
 	items, next, err := a.cfg.Service.Requests(r.Context(), who.Caller, filter)
 	if err != nil {
@@ -76,11 +68,10 @@ func (a *API) listRequests(w *answer, r *http.Request, who Identity) error {
 }
 
 func (a *API) getRequest(w *answer, r *http.Request, who Identity) error {
-	id, err := plainRequest(r)
-	if err != nil {
+	if err := noQuery(r); err != nil {
 		return err
 	}
-	req, err := a.cfg.Service.Request(r.Context(), who.Caller, id)
+	req, err := a.cfg.Service.Request(r.Context(), who.Caller, requestIn(r))
 	if err != nil {
 		return err
 	}
@@ -88,26 +79,15 @@ func (a *API) getRequest(w *answer, r *http.Request, who Identity) error {
 }
 
 func (a *API) cancelRequest(w *answer, r *http.Request, who Identity) error {
-	id, err := plainRequest(r)
-	if err != nil {
+	if err := noQuery(r); err != nil {
 		return err
 	}
-	req, err := a.cfg.Service.Cancel(r.Context(), who.Caller, id)
+	req, err := a.cfg.Service.Cancel(r.Context(), who.Caller, requestIn(r))
 	if err != nil {
 		return err
 	}
 	return w.json(http.StatusOK, showRequest(req))
 }
 
-// plainRequest returns the request in the path of a call that takes no query. A token that is none is refused in the
-// words used for a request that does not exist.
-func plainRequest(r *http.Request) (device.RequestID, error) {
-	if err := noQuery(r); err != nil {
-		return "", err
-	}
-	id := device.RequestID(r.PathValue("id"))
-	if _, err := id.Claims(); err != nil {
-		return "", &device.Error{Kind: device.RequestNotFound}
-	}
-	return id, nil
-}
+// requestIn returns the request in the path, as it came.
+func requestIn(r *http.Request) device.RequestID { return device.RequestID(r.PathValue("id")) }
