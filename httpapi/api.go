@@ -3,9 +3,9 @@
 //
 // It promises that a call that breaks a rule of the document changes nothing and gets one problem (RFC 9457) that names
 // the fault; that nothing of a call is echoed into a problem or a log line unless it is known to be harmless; and that
-// every call is bounded: its body, its time, and how many one client has at once. It decides nothing about devices,
-// permissions or replies, keeps no state but rate limits, and does not terminate TLS. Before the process stops, the
-// dispatcher ends the waits; calls that wait then answer with what there is.
+// every call is bounded: its body, its time, and how often one client calls. It decides nothing about devices,
+// permissions or replies, keeps no state but rate limits, and does not terminate TLS. How many calls wait is the
+// dispatcher's to bound; it also ends the waits before the process stops, and those calls answer with what there is.
 //
 // The document comes first: openapi.yaml is written by hand, and tests hold routes and answers against it.
 //
@@ -158,7 +158,7 @@ func newMux(routes []route, fail func(*answer, *http.Request, error)) *http.Serv
 }
 
 func notFound(*answer, *http.Request) error {
-	return device.Errorf(kindNotFound, "there is nothing at this path: see /openapi.yaml")
+	return device.Errorf(kindNotFound, "there is nothing at this path")
 }
 
 // ServeHTTP answers one call.
@@ -209,9 +209,9 @@ func (a *API) finish(w *answer, r *http.Request, took time.Duration, panicked an
 
 	level := slog.LevelDebug
 	switch {
-	case device.Is(w.err, device.Internal):
+	case w.status == http.StatusInternalServerError || panicked != nil:
 		level = slog.LevelError
-	case w.status >= 500:
+	case w.status > http.StatusInternalServerError:
 		level = slog.LevelInfo
 	}
 	if !a.log.Enabled(r.Context(), level) {
@@ -228,7 +228,7 @@ func (a *API) finish(w *answer, r *http.Request, took time.Duration, panicked an
 	if w.err != nil {
 		attrs = append(attrs, slog.String("code", string(device.KindOf(w.err))))
 	}
-	if w.status >= 500 {
+	if level > slog.LevelDebug {
 		attrs = append(attrs, slog.Any("error", w.err))
 	}
 	a.log.LogAttrs(r.Context(), level, "http call", attrs...)

@@ -277,7 +277,9 @@ func TestAPI_ShowsNothingOfAnUnknownError(t *testing.T) {
 	for name, err := range map[string]error{
 		"no kind":         errors.New("canary: the disk is on fire"),
 		"an unheard kind": &device.Error{Kind: "canary", Message: "canary"},
-		"internal":        &device.Error{Kind: device.Internal, Message: "canary"},
+		"internal": &device.Error{
+			Kind: device.Internal, Message: "canary", Faults: []device.Fault{{Location: "canary", Message: "canary"}},
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			h := newHarness(t)
@@ -289,7 +291,7 @@ func TestAPI_ShowsNothingOfAnUnknownError(t *testing.T) {
 			if strings.Contains(res.body, "canary") {
 				t.Errorf("the error is shown: %s", res.body)
 			}
-			if log := h.log.String(); !strings.Contains(log, "canary") || !strings.Contains(log, res.Header.Get("X-Request-Id")) {
+			if log := h.log.String(); !strings.Contains(log, "level=ERROR") || !strings.Contains(log, "canary") || !strings.Contains(log, res.Header.Get("X-Request-Id")) {
 				t.Errorf("the log does not tell: %s", log)
 			}
 		})

@@ -11,7 +11,7 @@ import (
 	"signaldevice/device"
 )
 
-// Limits of calls. Those of one client are configured; how many calls may wait is the dispatcher's to bound.
+// Limits of calls. The rate of one client is configured.
 const (
 	defaultBurst = 100
 

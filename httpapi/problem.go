@@ -58,9 +58,12 @@ func writeProblem(w *answer, err error) {
 	}
 	var e *device.Error
 	if !errors.As(err, &e) {
-		e = &device.Error{Kind: device.Internal}
+		e = &device.Error{}
 	}
 	status, title := classify(e.Kind)
+	if status == http.StatusInternalServerError {
+		e = &device.Error{Kind: device.Internal, Message: "internal error"} // whatever it says, it is not for the caller
+	}
 	body := problem{
 		Type:      "urn:signal-device:problem:" + string(e.Kind),
 		Title:     title,
@@ -68,9 +71,6 @@ func writeProblem(w *answer, err error) {
 		Detail:    e.Message,
 		Code:      string(e.Kind),
 		RequestID: w.id,
-	}
-	if status == http.StatusInternalServerError {
-		body.Type, body.Code, body.Detail = "urn:signal-device:problem:internal", string(device.Internal), "internal error"
 	}
 	if body.Detail == "" {
 		body.Detail = title
