@@ -20,22 +20,26 @@ local function known(request, seq, reply)
   return tonumber(grace) > now and 2 or 3
 end
 
--- keep makes a key live at least until a time by Redis's clock.
-local function keep(key, till)
-  if call('PEXPIREAT', key, till, 'GT') == 0 then
-    call('PEXPIREAT', key, till, 'NX')
+-- keep makes a key live at least until a time by Redis's clock. The likelier of 'NX', for a new key, and 'GT' comes
+-- first.
+local function keep(key, till, likely, otherwise)
+  if call('PEXPIREAT', key, till, likely) == 0 then
+    call('PEXPIREAT', key, till, otherwise)
   end
 end
 
+-- One script in sixteen or so sweeps what has expired out of the sorted sets. Nobody sees it there.
+local sweeps = clock[2] % 16 == 0
+if sweeps then
+  call('ZREMRANGEBYSCORE', live, '-inf', now)
+end
+
 local results = {}
-local swept
-call('ZREMRANGEBYSCORE', live, '-inf', now)
 for i = 1, (#KEYS - 1) / 3 do
   local unread, request, reply = KEYS[3 * i - 1], KEYS[3 * i], KEYS[3 * i + 1]
   local name, seq, record = ARGV[3 * i + 1], ARGV[3 * i + 2], ARGV[3 * i + 3]
-  if unread ~= swept then
+  if sweeps then
     call('ZREMRANGEBYSCORE', unread, '-inf', now_us)
-    swept = unread
   end
   results[i] = known(request, seq, reply)
   if not results[i] then
@@ -47,9 +51,9 @@ for i = 1, (#KEYS - 1) / 3 do
     call('HSET', request, seq, expiry)
     call('ZADD', unread, expiry, name)
     call('ZADD', live, expiry_ms, name)
-    keep(request, till)
-    keep(unread, till)
-    keep(live, till)
+    keep(request, till, 'NX', 'GT')
+    keep(unread, till, 'GT', 'NX')
+    keep(live, till, 'GT', 'NX')
   end
 end
 return {real, results}

@@ -407,3 +407,27 @@ func TestRedis_ForgottenScriptsAreSentAgain(t *testing.T) {
 		t.Errorf("took %d replies", len(got.Replies))
 	}
 }
+
+// F7: a node of a cluster that comes back brings its records back, without a restart of ours.
+func TestRedis_ClusterNodeComesBack(t *testing.T) {
+	cluster := testserver.NewRedisCluster(t, "--appendfsync", "always")
+	c := open(t, cache.RedisConfig{URL: cluster.URL})
+	put(t, c, reply("r"))
+	var home *testserver.RedisServer
+	for _, node := range cluster.Nodes {
+		if len(keys(t, dialNode(t, node.URL), "reply*")) > 0 {
+			home = node
+		}
+	}
+	home.Kill()
+	eventually(t, "a take is refused as not sent", func() bool {
+		_, err := tryTake(within(t, 250*time.Millisecond), c)
+		return device.Is(err, device.CacheUnavailable)
+	})
+	wantKind(t, c.Ping(within(t, 400*time.Millisecond)), device.CacheUnavailable)
+	home.Restart()
+	eventually(t, "the cache is back", func() bool { return c.Ping(within(t, 400*time.Millisecond)) == nil })
+	if got := take(t, c); len(got.Replies) != 1 {
+		t.Errorf("took %d replies", len(got.Replies))
+	}
+}

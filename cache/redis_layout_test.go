@@ -101,6 +101,25 @@ func TestRedis_NothingStaysForEver(t *testing.T) {
 	eventually(t, "no key is left", func() bool { return askNumber(t, admin, "DBSIZE") == 0 })
 }
 
+// A client that is never idle does not make the indexes grow for ever.
+func TestRedis_IndexesAreSwept(t *testing.T) {
+	server := testserver.Redis(t)
+	admin := dial(t, server.URL)
+	c := open(t, cache.RedisConfig{URL: server.URL, TTL: 20 * time.Millisecond})
+	stored := int64(0)
+	eventually(t, "most entries are swept", func() bool {
+		stored++
+		put(t, c, reply(device.RequestID(strconv.FormatInt(stored, 10))))
+		for _, pattern := range []string{"live*", "unread*"} {
+			index := keys(t, admin, pattern)
+			if stored < 10 || len(index) != 1 || askNumber(t, admin, "ZCARD", index[0]) > stored/2 {
+				return false
+			}
+		}
+		return true
+	})
+}
+
 // An instance that was started with a shorter TTL, or a clock that was set back, must not cut other records short.
 func TestRedis_ShorterTTLCutsNoOtherRecord(t *testing.T) {
 	server := testserver.Redis(t)

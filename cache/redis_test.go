@@ -42,11 +42,23 @@ func openRedis(url string) cachetest.Open {
 // dial returns a client for what a cache does not do.
 func dial(t cachetest.T, url string) rueidis.Client {
 	t.Helper()
+	return dialWith(t, url, false)
+}
+
+// dialNode returns a client for one node, even of a cluster.
+func dialNode(t cachetest.T, url string) rueidis.Client {
+	t.Helper()
+	return dialWith(t, url, true)
+}
+
+func dialWith(t cachetest.T, url string, single bool) rueidis.Client {
+	t.Helper()
 	option, err := rueidis.ParseURL(url)
 	if err != nil {
 		t.Fatalf("%v", err)
 	}
 	option.DisableCache = true
+	option.ForceSingleClient = single
 	client, err := rueidis.NewClient(option)
 	if err != nil {
 		t.Fatalf("%v", err)

@@ -1,0 +1,72 @@
+package cache
+
+import (
+	"context"
+	"crypto/tls"
+	"net"
+	"sync/atomic"
+)
+
+// dialer wraps how rueidis connects, in order to know of every new connection.
+func (l *link) dialer(dial dialFunc) dialFunc {
+	if dial == nil {
+		dial = dialTCP
+	}
+	return func(ctx context.Context, addr string, d *net.Dialer, cfg *tls.Config) (net.Conn, error) {
+		conn, err := dial(ctx, addr, d, cfg)
+		if err != nil {
+			return nil, &notSentError{err}
+		}
+		l.dialed()
+		return &freshConn{Conn: conn}, nil
+	}
+}
+
+type dialFunc = func(context.Context, string, *net.Dialer, *tls.Config) (net.Conn, error)
+
+func dialTCP(ctx context.Context, addr string, d *net.Dialer, cfg *tls.Config) (net.Conn, error) {
+	if cfg == nil {
+		return d.DialContext(ctx, "tcp", addr)
+	}
+	return (&tls.Dialer{NetDialer: d, Config: cfg}).DialContext(ctx, "tcp", addr)
+}
+
+// dialed notes a new connection: what is known of Redis is not known of what it leads to.
+func (l *link) dialed() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.dials++
+}
+
+// freshConn marks failures of a connection that has not carried a command yet, so that they are known to have had no
+// effect. rueidis writes its handshake in one go and reads the answers; what it writes next is a command.
+type freshConn struct {
+	net.Conn
+	greeted atomic.Bool // an answer to the handshake has come
+	used    atomic.Bool // a command was written
+}
+
+// Read implements net.Conn.
+func (c *freshConn) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	if n > 0 {
+		c.greeted.Store(true)
+	}
+	return n, c.mark(err)
+}
+
+// Write implements net.Conn.
+func (c *freshConn) Write(b []byte) (int, error) {
+	if c.greeted.Load() {
+		c.used.Store(true)
+	}
+	n, err := c.Conn.Write(b)
+	return n, c.mark(err)
+}
+
+func (c *freshConn) mark(err error) error {
+	if err == nil || c.used.Load() {
+		return err
+	}
+	return &notSentError{err}
+}
