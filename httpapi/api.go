@@ -198,7 +198,7 @@ func (a *API) checkOrigin(r *http.Request) error {
 
 // finish ends a call: it turns a panic into a problem, measures, and writes the one log line of the call.
 func (a *API) finish(w *answer, r *http.Request, took time.Duration, panicked any) {
-	if panicked == http.ErrAbortHandler {
+	if err, ok := panicked.(error); ok && errors.Is(err, http.ErrAbortHandler) {
 		panic(panicked)
 	}
 	if panicked != nil {

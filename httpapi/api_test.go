@@ -332,7 +332,7 @@ func TestAPI_LetsAnAbortThrough(t *testing.T) {
 	h := newHarness(t)
 	h.service.onCall = func(context.Context) { panic(http.ErrAbortHandler) }
 	defer func() {
-		if recover() != http.ErrAbortHandler {
+		if err, _ := recover().(error); !errors.Is(err, http.ErrAbortHandler) {
 			t.Error("the abort was swallowed")
 		}
 	}()

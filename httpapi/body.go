@@ -132,7 +132,7 @@ func parseObject(body []byte, names []string) (map[string]jsontext.Value, error)
 	if _, err := dec.ReadToken(); err != nil { // the closing brace
 		return nil, syntaxFault(err)
 	}
-	if _, err := dec.ReadToken(); err != io.EOF {
+	if _, err := dec.ReadToken(); !errors.Is(err, io.EOF) {
 		return nil, errors.New("there is something behind the JSON object")
 	}
 	return members, nil

@@ -374,7 +374,9 @@ func TestServer_ShutdownLetsWaitingCallsEnd(t *testing.T) {
 	if got := c.status(); got != 200 {
 		t.Errorf("%d", got)
 	}
-	<-served
+	if err := <-served; !errors.Is(err, http.ErrServerClosed) {
+		t.Errorf("serve: %v", err)
+	}
 }
 
 func TestConnections_TrackNothingThatIsGone(t *testing.T) {
