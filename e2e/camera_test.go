@@ -67,21 +67,7 @@ type connection struct {
 // connect subscribes to the camera's commands, each of which arrives in Commands.
 func (d *device) connect() *connection {
 	d.t.Helper()
-	c := &connection{device: d, Commands: make(chan command, 1000)}
-	pool := x509.NewCertPool()
-	if !pool.AppendCertsFromPEM([]byte(d.CA)) {
-		d.t.Fatalf("no CA in %q", d.CA)
-	}
-	opts := mqtt.NewClientOptions().
-		AddBroker(d.MQTT).
-		SetClientID("e2e").
-		SetTLSConfig(&tls.Config{RootCAs: pool, Certificates: []tls.Certificate{d.cert}}).
-		SetAutoReconnect(false).
-		SetConnectTimeout(startTimeout).
-		SetWriteTimeout(stopTimeout)
-	c.client = mqtt.NewClient(opts)
-	done(d.t, "connect", c.client.Connect())
-	d.t.Cleanup(func() { c.client.Disconnect(0) })
+	c := &connection{device: d, client: d.dial(), Commands: make(chan command, 1000)}
 	done(d.t, "subscribe", c.client.Subscribe(d.Topics.Commands, 1, func(_ mqtt.Client, m mqtt.Message) {
 		var cmd command
 		if err := json.Unmarshal(m.Payload(), &cmd); err != nil {
@@ -90,6 +76,25 @@ func (d *device) connect() *connection {
 		c.Commands <- cmd
 	}))
 	return c
+}
+
+// dial opens an MQTT connection that subscribes to nothing yet.
+func (d *device) dial() mqtt.Client {
+	d.t.Helper()
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM([]byte(d.CA)) {
+		d.t.Fatalf("no CA in %q", d.CA)
+	}
+	client := mqtt.NewClient(mqtt.NewClientOptions().
+		AddBroker(d.MQTT).
+		SetClientID("e2e").
+		SetTLSConfig(&tls.Config{RootCAs: pool, Certificates: []tls.Certificate{d.cert}}).
+		SetAutoReconnect(false).
+		SetConnectTimeout(startTimeout).
+		SetWriteTimeout(stopTimeout))
+	done(d.t, "connect", client.Connect())
+	d.t.Cleanup(func() { client.Disconnect(0) })
+	return client
 }
 
 // next returns the next command.

@@ -73,15 +73,16 @@ func TestIoTCoreClient(t *testing.T) {
 	received := make(chan []byte, 1)
 	cam := &device{t: t, cert: tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}}
 	cam.ID, cam.CA, cam.MQTT = dev.GetId(), read(t, s.CA), "ssl://"+s.MQTT
-	cam.Topics.Commands = "$devices/" + cam.ID + "/commands/raw"
-	live := cam.connect()
-	done(t, "subscribe", live.client.Subscribe(cam.Topics.Commands, 1, func(_ mqtt.Client, m mqtt.Message) {
-		received <- m.Payload()
+	topic := "$devices/" + cam.ID + "/commands"
+	done(t, "subscribe", cam.dial().Subscribe(topic+"/#", 1, func(_ mqtt.Client, m mqtt.Message) {
+		if m.Topic() == topic+"/raw" {
+			received <- m.Payload()
+		}
 	}))
 
 	publish := func(size int) error {
 		_, err := devicesv1.NewRegistryDataServiceClient(conn).Publish(ctx, &devicesv1.PublishRegistryDataRequest{
-			RegistryId: s.RegistryID, Topic: cam.Topics.Commands, Data: []byte(strings.Repeat("x", size)),
+			RegistryId: s.RegistryID, Topic: topic + "/raw", Data: []byte(strings.Repeat("x", size)),
 		})
 		return err
 	}
@@ -125,10 +126,11 @@ func TestBrokerAdmitsByCertificate(t *testing.T) {
 		certs []tls.Certificate
 		want  []codes.Code
 	}{
-		"no certificate":            {nil, []codes.Code{codes.Unauthenticated, codes.Unavailable}},
-		"a device's certificate":    {[]tls.Certificate{cam.cert}, []codes.Code{codes.Unauthenticated, codes.PermissionDenied, codes.Unavailable}},
-		"a stranger's certificate":  {[]tls.Certificate{{Certificate: [][]byte{selfSigned(t, stranger, "service")}, PrivateKey: stranger}}, []codes.Code{codes.Unauthenticated, codes.Unavailable}},
-		"the service's certificate": {[]tls.Certificate{loadKeyPair(t, s.Service)}, []codes.Code{codes.OK}},
+		"no certificate":             {nil, []codes.Code{codes.Unauthenticated, codes.Unavailable}},
+		"a device's certificate":     {[]tls.Certificate{cam.cert}, []codes.Code{codes.Unauthenticated, codes.PermissionDenied, codes.Unavailable}},
+		"a stranger's certificate":   {[]tls.Certificate{{Certificate: [][]byte{selfSigned(t, stranger, "service")}, PrivateKey: stranger}}, []codes.Code{codes.Unauthenticated, codes.Unavailable}},
+		"the API's certificate":      {[]tls.Certificate{loadKeyPair(t, s.Service)}, []codes.Code{codes.PermissionDenied}},
+		"the operator's certificate": {[]tls.Certificate{loadKeyPair(t, s.Operator)}, []codes.Code{codes.OK}},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
