@@ -119,8 +119,10 @@ func (p *poll) state(id device.RequestID) device.State {
 // unrecorded is the state where the broker tells nothing: what the replies tell, or else otherwise.
 func (p *poll) unrecorded(id device.RequestID, otherwise device.State) device.State {
 	switch {
-	case p.begun[id]:
+	case p.begun[id] > 0:
 		return device.StateProgress
+	case p.takeUnknown:
+		return device.StateUnverified // another reply may have been lost on the way
 	case p.read[id]:
 		return device.StateAlreadyRead
 	default:
@@ -131,12 +133,12 @@ func (p *poll) unrecorded(id device.RequestID, otherwise device.State) device.St
 // answeredElsewhere is the state of a request whose final reply came, but was not found.
 func (p *poll) answeredElsewhere(id device.RequestID, rec device.Request) device.State {
 	switch {
-	case rec.Read || p.read[id]:
+	case rec.Read:
 		return device.StateAlreadyRead
 	case p.cacheErr != nil || p.brokerErr != nil || p.partial || p.fresh:
 		return device.StateAnswered // not everywhere was looked, or not all was taken at once: the next poll may find it
-	case rec.Queued:
-		return device.StateAlreadyRead // the queue hides it, for its grace is over
+	case p.read[id], rec.Queued: // the queue hides what is in it, for its grace is over
+		return device.StateAlreadyRead
 	default:
 		return device.StateGone
 	}
@@ -145,7 +147,7 @@ func (p *poll) answeredElsewhere(id device.RequestID, rec device.Request) device
 // noReply is the state of a request whose time is up: "no reply" only where no reply can have been overlooked (I8).
 func (p *poll) noReply(id device.RequestID, rec device.Request) device.State {
 	switch {
-	case p.begun[id] || rec.Replies > 0:
+	case p.begun[id] > 0 || rec.Replies > 0:
 		return device.StateProgress
 	case p.read[id]:
 		return device.StateAlreadyRead

@@ -112,7 +112,7 @@ type poll struct {
 
 	found    map[device.ReplyKey]device.Reply
 	ended    map[device.RequestID]bool // the final reply is among found
-	begun    map[device.RequestID]bool // some reply is
+	begun    map[device.RequestID]int  // how many of its replies are
 	read     map[device.RequestID]bool // the cache has a mark: a reply was read and its grace is over
 	records  map[device.RequestID]device.Request
 	straight [][]byte // positions to acknowledge as read
@@ -131,7 +131,7 @@ func (d *Dispatcher) newPoll(at place, asked []device.RequestID) *poll {
 		brokerTime: allowance{brokerBudget},
 		found:      map[device.ReplyKey]device.Reply{},
 		ended:      map[device.RequestID]bool{},
-		begun:      map[device.RequestID]bool{},
+		begun:      map[device.RequestID]int{},
 		read:       map[device.RequestID]bool{},
 		records:    map[device.RequestID]device.Request{},
 		source:     SourceCache,
@@ -232,7 +232,7 @@ func (p *poll) add(r device.Reply) {
 		return
 	}
 	p.found[r.Key()] = r
-	p.begun[r.Request] = true
+	p.begun[r.Request]++
 	if r.Final {
 		p.ended[r.Request] = true
 	}
@@ -409,10 +409,10 @@ func (p *poll) inquire(ctx context.Context) error {
 func (p *poll) behind() bool {
 	return slices.ContainsFunc(p.unfinished(), func(id device.RequestID) bool {
 		rec, known := p.records[id]
-		if !known || rec.Device != p.device || p.begun[id] && rec.State != device.StateAnswered {
+		if !known || rec.Device != p.device || p.begun[id] >= rec.Replies {
 			return false
 		}
-		return rec.Queued || rec.Replies > 0 && !rec.Read && !p.read[id]
+		return rec.Queued || !rec.Read && !p.read[id]
 	})
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"encoding/json"
+	"flag"
 	"fmt"
 	"maps"
 	"slices"
@@ -17,7 +18,12 @@ import (
 	"signaldevice/dispatch"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if err := flag.Set("rapid.checks", "400"); err != nil { // unless the command line says otherwise
+		panic(err)
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // fault is what becomes of one call to a fake.
 type fault struct {
