@@ -28,8 +28,9 @@ type RedisConfig struct {
 // Redis is a cache in a Redis 7 or Valkey 8 of its own, which several instances share.
 //
 // Each Put of a mailbox and each Take is one Lua script in one cluster slot, so that record, index and mark agree.
-// Redis's clock decides what has expired. A write is never sent twice, and one whose context had ended before Redis
-// came to it does nothing, even where Redis stood still for long. Docs/decisions/0003-cache-layout.md tells of the keys.
+// Redis's clock decides what has expired. A call is sent again only where Redis proved that it did not run, and one whose
+// context had ended before Redis came to it does nothing, even where Redis stood still for long. The keys are described in
+// docs/decisions/0003-cache-layout.md.
 type Redis struct {
 	link    *link
 	ttl     time.Duration
@@ -63,8 +64,8 @@ func (r *Redis) Close() { r.link.close() }
 func (r *Redis) Ping(ctx context.Context) error { return r.link.check(ctx) }
 
 // Durable tells whether Redis keeps an append-only file, on every node, or someone vouches for it; false until a check
-// has seen the present connections. With appendfsync everysec a power failure may cost the last two
-// seconds of writes, and a failover those that the replica had not received. It implements dispatch.Cache.
+// has seen the present connections. With appendfsync everysec a power failure may cost the last two seconds of writes,
+// and a failover those that the replica had not received. It implements dispatch.Cache.
 func (r *Redis) Durable() bool { return r.link.durable() }
 
 // Put stores replies, those of each mailbox by one script, all of them in one round trip. It implements

@@ -410,7 +410,7 @@ func TestRedis_ForgottenScriptsAreSentAgain(t *testing.T) {
 
 // F7: a node of a cluster that comes back brings its records back, without a restart of ours.
 func TestRedis_ClusterNodeComesBack(t *testing.T) {
-	cluster := testserver.NewRedisCluster(t, "--appendfsync", "always")
+	cluster := testserver.RedisCluster(t, "--appendfsync", "always")
 	c := open(t, cache.RedisConfig{URL: cluster.URL})
 	put(t, c, reply("r"))
 	var home *testserver.RedisServer

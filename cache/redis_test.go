@@ -97,7 +97,7 @@ func TestRedis_AgreesWithTheModel(t *testing.T) {
 }
 
 func TestRedis_KeepsTheContractInACluster(t *testing.T) {
-	cachetest.Run(t, openRedis(testserver.NewRedisCluster(t).URL))
+	cachetest.Run(t, openRedis(testserver.RedisCluster(t).URL))
 }
 
 func TestRedis_KeepsTheContractBehindASentinel(t *testing.T) {

@@ -2,9 +2,13 @@ package cache
 
 import (
 	"context"
-	"errors"
+	"io"
+	"net"
+	"syscall"
 	"testing"
 	"time"
+
+	"github.com/redis/rueidis"
 
 	"signaldevice/device"
 	"signaldevice/testserver"
@@ -84,8 +88,26 @@ func TestScript_AfterItsCallersDeadlineDoesNothing(t *testing.T) {
 	}
 }
 
-func TestNeverRan_KnowsALateCall(t *testing.T) {
-	if !neverRan(errLate) || neverRan(errAnswer) || neverRan(errors.New("connection reset by peer")) {
-		t.Error("wrong")
+// I8: what may have happened is never taken for what did not.
+func TestNeverRan_OnlyWithProof(t *testing.T) {
+	tests := map[string]struct {
+		err  error
+		want bool
+	}{
+		"no connection":          {&notSentError{io.EOF}, true},
+		"after its deadline":     {errLate, true},
+		"client closed":          {rueidis.ErrClosing, true},
+		"no node for the slot":   {rueidis.ErrNoSlot, true},
+		"connection reset":       {&net.OpError{Op: "read", Err: syscall.ECONNRESET}, false},
+		"end of stream":          {io.EOF, false},
+		"deadline while waiting": {context.DeadlineExceeded, false},
+		"strange answer":         {errAnswer, false},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			if got := neverRan(test.err); got != test.want {
+				t.Errorf("never ran: %t", got)
+			}
+		})
 	}
 }

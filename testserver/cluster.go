@@ -15,16 +15,16 @@ const (
 	clusterTimeout = 20 * time.Second // until all nodes know of all slots
 )
 
-// RedisCluster is a running Redis Cluster of three masters without replicas.
-type RedisCluster struct {
+// Cluster is a running Redis Cluster of three masters without replicas.
+type Cluster struct {
 	URL   string // redis://127.0.0.1:port?addr=…&addr=…
 	Nodes []*RedisServer
 }
 
-// NewRedisCluster starts a Redis Cluster and returns once every node serves. args are as for Redis.
-func NewRedisCluster(t testing.TB, args ...string) *RedisCluster {
+// RedisCluster starts a Redis Cluster and returns once every node serves. args are as for Redis.
+func RedisCluster(t testing.TB, args ...string) *Cluster {
 	t.Helper()
-	c := &RedisCluster{}
+	c := &Cluster{}
 	buses := make([]string, clusterNodes)
 	for i := range clusterNodes {
 		buses[i] = strconv.Itoa(freePort(t)) // the default, 10,000 above the port, may not exist

@@ -8,15 +8,15 @@ import (
 	"testing"
 )
 
-// SentinelServer is a running Redis Sentinel that watches one master.
-type SentinelServer struct {
+// Sentinel is a running Redis Sentinel that watches one master.
+type Sentinel struct {
 	*process
 	URL  string // redis://127.0.0.1:port?master_set=main
 	Addr string // 127.0.0.1:port, of the Sentinel
 }
 
 // RedisSentinel starts a Sentinel for the master. It knows of no replica, so that nothing ever fails over.
-func RedisSentinel(t testing.TB, master *RedisServer) *SentinelServer {
+func RedisSentinel(t testing.TB, master *RedisServer) *Sentinel {
 	t.Helper()
 	host, masterPort, _ := net.SplitHostPort(master.Addr)
 	p := start(t, program{
@@ -31,5 +31,5 @@ func RedisSentinel(t testing.TB, master *RedisServer) *SentinelServer {
 		},
 		ready: redisReady,
 	})
-	return &SentinelServer{process: p, Addr: p.addr, URL: "redis://" + p.addr + "?master_set=main"}
+	return &Sentinel{process: p, Addr: p.addr, URL: "redis://" + p.addr + "?master_set=main"}
 }
