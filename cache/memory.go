@@ -6,6 +6,7 @@ import (
 	"container/heap"
 	"container/list"
 	"context"
+	"fmt"
 	"slices"
 	"sync"
 	"time"
@@ -120,7 +121,7 @@ func (m *Memory) putGroup(now time.Time, replies []device.Reply, group []int, re
 	for _, rec := range stored {
 		m.remove(rec)
 	}
-	return device.Errorf(device.CacheFull, "cache: put: over %d bytes", m.max)
+	return device.Wrap(device.CacheFull, fmt.Errorf("cache: put: over %d bytes", m.max), "the cache is full")
 }
 
 func (m *Memory) put(now time.Time, reply device.Reply) (dispatch.PutResult, *record) {
