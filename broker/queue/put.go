@@ -112,15 +112,15 @@ func (q *Queue) append(d *deviceQueue, key replyKey, r *Reply) {
 			"Nats-Msg-Id": {string(r.Device) + "/" + stream.Token(key.uuid[:]) + "/" + strconv.Itoa(key.seq)}, // a repeated append stores nothing
 			idHeader:      {string(r.ID)},
 		},
-		Done: func(_ uint64, err error) { q.appended(key, r, e, err) },
+		Done: func(seq uint64, err error) { q.appended(key, r, e, seq, err) },
 	}
 	if !q.appender.TryAppend(m) {
-		q.appended(key, r, e, device.Errorf(device.BrokerUnavailable, "too many replies wait to be written"))
+		q.appended(key, r, e, 0, device.Errorf(device.BrokerUnavailable, "too many replies wait to be written"))
 	}
 }
 
 // appended is called when the append has ended.
-func (q *Queue) appended(key replyKey, r *Reply, e *entry, err error) {
+func (q *Queue) appended(key replyKey, r *Reply, e *entry, seq uint64, err error) {
 	if err == nil {
 		q.note(r) // before the reply can be seen as stored: what removes it relies on the record
 	}
@@ -139,6 +139,7 @@ func (q *Queue) appended(key replyKey, r *Reply, e *entry, err error) {
 		return
 	}
 	q.stats.Stored++
+	e.seq, d.last = seq, max(d.last, seq)
 	d.wake()
 	q.tidy(r.Device)
 	q.mu.Unlock()

@@ -112,6 +112,7 @@ type deviceQueue struct {
 	bytes   int64 // unread
 	parked  []*Reply
 	waiters map[chan struct{}]struct{}
+	last    uint64 // the highest stream sequence that an append of this process had
 }
 
 type replyKey struct {
@@ -124,6 +125,7 @@ type entry struct {
 	mailbox device.Mailbox
 	final   bool
 	size    int
+	seq     uint64 // stream sequence; 0: not known, from before this start or pending
 	at      requests.Millis
 	due     requests.Millis // when its grace ends; 0: unread
 	pending bool            // its append is under way
