@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -261,6 +262,37 @@ func (f *faulty) PublishMsg(ctx context.Context, m *nats.Msg, opts ...jetstream.
 		return (*fault)(publish)
 	}
 	return publish()
+}
+
+// silent answers nothing the first time, as a cluster does that has no leader yet.
+type silent struct {
+	jetstream.JetStream
+	asked atomic.Int32
+}
+
+func (s *silent) CreateOrUpdateStream(ctx context.Context, cfg jetstream.StreamConfig) (jetstream.Stream, error) {
+	if s.asked.Add(1) == 1 {
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
+	return s.JetStream.CreateOrUpdateStream(ctx, cfg)
+}
+
+func TestOpen_AsksAgainWhereNobodyAnswers(t *testing.T) {
+	js := &silent{JetStream: connect(t, startServer(t, t.TempDir()))}
+	create(t, node(t, Config{JetStream: js}), NewDevice{Name: "cam"})
+	if n := js.asked.Load(); n != 2 {
+		t.Errorf("asked %d times, want 2", n)
+	}
+}
+
+func TestOpen_EndsWithItsContext(t *testing.T) {
+	short, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	_, err := Open(short, Config{JetStream: &silent{}, Logger: slog.New(slog.DiscardHandler)})
+	if !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("Open: %v", err)
+	}
 }
 
 // I9, I10: a write whose answer is lost is done once, whether it was stored or not.

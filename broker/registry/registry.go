@@ -109,10 +109,13 @@ func Open(ctx context.Context, cfg Config) (*Registry, error) {
 	return r, nil
 }
 
-// persist tries until it works or ctx ends.
+// persist tries until it works or ctx ends. A cluster without a leader gives no answer at all, so each attempt has its own
+// end; the follower goes on between them.
 func (r *Registry) persist(ctx context.Context, what string, try func(context.Context) error) error {
 	for told := false; ; told = true {
-		err := try(ctx)
+		trying, cancel := context.WithTimeout(ctx, checkTimeout)
+		err := try(trying)
+		cancel()
 		if err == nil {
 			return nil
 		}

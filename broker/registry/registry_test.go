@@ -32,15 +32,21 @@ func startServer(t testing.TB, dir string) *server.Server {
 	return runServer(t, &server.Options{DontListen: true, StoreDir: dir})
 }
 
-func runServer(t testing.TB, opts *server.Options) *server.Server {
+func newServer(t testing.TB, opts *server.Options) *server.Server {
 	t.Helper()
 	opts.JetStream, opts.SyncAlways, opts.NoLog, opts.NoSigs = true, true, true, true
 	srv, err := server.NewServer(opts)
 	if err != nil {
 		t.Fatal(err)
 	}
-	srv.Start()
 	t.Cleanup(func() { stopServer(srv) })
+	return srv
+}
+
+func runServer(t testing.TB, opts *server.Options) *server.Server {
+	t.Helper()
+	srv := newServer(t, opts)
+	srv.Start()
 	if !srv.ReadyForConnections(10 * time.Second) {
 		t.Fatal("the embedded server does not start")
 	}
