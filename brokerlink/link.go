@@ -31,7 +31,7 @@ import (
 type Config struct {
 	Addrs    []string // host:port of each broker node, at least one
 	CAFile   string   // PEM of the CA of the broker's server certificate
-	CertFile string   // PEM of the client certificate with the role "service"
+	CertFile string   // PEM of the client certificate with the role "service", or "operator" for ImportDevice
 	KeyFile  string
 }
 

@@ -50,7 +50,28 @@ func (id *Identity) CheckCertificate(pemText string) (device.Certificate, error)
 	return certificate(cert), nil
 }
 
+// CheckBrought is CheckCertificate as far as it goes without a broker's identity, at a given time: it does not know the
+// broker's own CAs.
+func CheckBrought(pemText string, now time.Time) (device.Certificate, error) {
+	cert, err := checkBrought(pemText, now)
+	if err != nil {
+		return device.Certificate{}, device.Errorf(device.InvalidCertificate, "the certificate %s", err)
+	}
+	return certificate(cert), nil
+}
+
 func (id *Identity) checkCertificate(pemText string) (*x509.Certificate, error) {
+	cert, err := checkBrought(pemText, id.clock())
+	if err != nil {
+		return nil, err
+	}
+	if equalKeys(cert.PublicKey, id.device.key.Public()) || equalKeys(cert.PublicKey, id.service.key.Public()) {
+		return nil, errors.New("is one of this broker's own CAs")
+	}
+	return cert, nil
+}
+
+func checkBrought(pemText string, now time.Time) (*x509.Certificate, error) {
 	der, err := decodeOne(pemText, pemCertificate)
 	if err != nil {
 		return nil, err
@@ -59,7 +80,6 @@ func (id *Identity) checkCertificate(pemText string) (*x509.Certificate, error) 
 	if err != nil {
 		return nil, errors.New("is not a well-formed X.509 certificate")
 	}
-	now := id.clock()
 	switch {
 	case now.After(cert.NotAfter):
 		return nil, fmt.Errorf("expired on %s", cert.NotAfter.UTC().Format(time.RFC3339))
@@ -67,8 +87,6 @@ func (id *Identity) checkCertificate(pemText string) (*x509.Certificate, error) 
 		return nil, fmt.Errorf("is not valid before %s", cert.NotBefore.UTC().Format(time.RFC3339))
 	case !forClients(cert):
 		return nil, errors.New("is for servers: its extended key usage does not allow client authentication")
-	case equalKeys(cert.PublicKey, id.device.key.Public()), equalKeys(cert.PublicKey, id.service.key.Public()):
-		return nil, errors.New("is one of this broker's own CAs")
 	}
 	if err := checkKey(cert.PublicKey); err != nil {
 		return nil, err

@@ -70,13 +70,14 @@ func RoleInterceptors(g Guard) (grpc.UnaryServerInterceptor, grpc.StreamServerIn
 		g.Clock = time.Now
 	}
 	unary := func(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
-		if err := g.admit(ctx, info.FullMethod); err != nil {
+		role, err := g.admit(ctx, info.FullMethod)
+		if err != nil {
 			return nil, err
 		}
-		return handler(ctx, req)
+		return handler(context.WithValue(ctx, roleKey{}, role), req)
 	}
 	stream := func(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
-		if err := g.admit(ss.Context(), info.FullMethod); err != nil {
+		if _, err := g.admit(ss.Context(), info.FullMethod); err != nil {
 			return err
 		}
 		return handler(srv, ss)
@@ -84,20 +85,25 @@ func RoleInterceptors(g Guard) (grpc.UnaryServerInterceptor, grpc.StreamServerIn
 	return unary, stream
 }
 
-// admit decides on one call. method is "/package.Service/Method".
-func (g *Guard) admit(ctx context.Context, method string) error {
+type roleKey struct{}
+
+// isOperator tells, within a unary call, whether RoleInterceptors found the role operator.
+func isOperator(ctx context.Context) bool { return ctx.Value(roleKey{}) == identity.RoleOperator }
+
+// admit decides on one call. method is "/package.Service/Method". The role is "" where none was needed.
+func (g *Guard) admit(ctx context.Context, method string) (identity.Role, error) {
 	service, _, _ := strings.Cut(strings.TrimPrefix(method, "/"), "/")
 	if isOpen(service) || strings.HasPrefix(service, "yandex.cloud.") && g.hasToken(ctx) {
-		return nil
+		return "", nil
 	}
 	role, err := g.role(ctx)
 	if err != nil {
-		return err
+		return "", err
 	}
 	if role == identity.RoleOperator || role == identity.RoleService && isForService(service) {
-		return nil
+		return role, nil
 	}
-	return device.Errorf(device.Forbidden, "the role %q may not call this service", role)
+	return "", device.Errorf(device.Forbidden, "the role %q may not call this service", role)
 }
 
 // isOpen reports whether anyone may call: IoT Core's clients look endpoints up before they authenticate.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"time"
 
+	"signaldevice/broker/identity"
 	"signaldevice/broker/registry"
 	"signaldevice/device"
 	brokerv1 "signaldevice/proto/signaldevice/broker/v1"
@@ -32,31 +33,48 @@ type DeviceServer struct {
 // NewDeviceServer returns a server over a registry.
 func NewDeviceServer(cfg DeviceConfig) *DeviceServer { return &DeviceServer{cfg: cfg} }
 
-// CreateDevice registers a device with the certificate it brings or one signed for its CSR.
+// CreateDevice registers a device with the certificate it brings or one signed for its CSR, or, for an operator, one
+// that was registered elsewhere, with its id and its certificates.
 func (s *DeviceServer) CreateDevice(ctx context.Context, in *brokerv1.CreateDeviceRequest) (*brokerv1.CreateDeviceResponse, error) {
+	if in.DeviceId != "" && !isOperator(ctx) {
+		return nil, device.Errorf(device.Forbidden, "only the role %q may choose a device's id", identity.RoleOperator)
+	}
 	var f faults
 	if in.Name == "" {
 		f.add("name", "is missing")
 	}
-	if in.Credential == nil {
+	switch {
+	case in.DeviceId != "" && in.Credential != nil:
+		f.add("credential", "does not go with device_id: give certificates")
+	case in.DeviceId == "" && in.Credential == nil:
 		f.add("credential", "is missing: certificate or csr")
+	}
+	if in.DeviceId == "" && len(in.Certificates) > 0 {
+		f.add("certificates", "go only with device_id")
 	}
 	if err := f.err(); err != nil {
 		return nil, err
 	}
 	d := registry.NewDevice{
-		RegistryID: in.RegistryId, Name: in.Name, Description: in.Description, Labels: in.Labels, CSR: in.GetCsr(),
+		ID: device.ID(in.DeviceId), RegistryID: in.RegistryId, Name: in.Name, Description: in.Description, Labels: in.Labels,
+		Certificates: in.Certificates, CSR: in.GetCsr(),
 	}
-	if brought, ok := in.Credential.(*brokerv1.CreateDeviceRequest_Certificate); ok {
-		d.Certificates = []string{brought.Certificate}
-	} else if d.CSR == "" {
-		return nil, emptyCSR()
+	switch c := in.Credential.(type) {
+	case *brokerv1.CreateDeviceRequest_Certificate:
+		d.Certificates = []string{c.Certificate}
+	case *brokerv1.CreateDeviceRequest_Csr:
+		if c.Csr == "" {
+			return nil, emptyCSR()
+		}
 	}
 	got, err := s.cfg.Registry.Create(ctx, d)
-	if err != nil {
+	switch {
+	case err == nil:
+		return s.registration(got), nil
+	case in.DeviceId == "":
 		return nil, renamed(err, "certificates[0]", "certificate")
 	}
-	return s.registration(got), nil
+	return nil, renamed(err, "id", "device_id")
 }
 
 // emptyCSR is the fault that the registry cannot see: for it an empty text means that there is none.

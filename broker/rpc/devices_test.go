@@ -13,6 +13,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"signaldevice/broker/registry"
 	"signaldevice/broker/rpc"
 	"signaldevice/device"
 	brokerv1 "signaldevice/proto/signaldevice/broker/v1"
@@ -69,6 +70,64 @@ func TestDevices_LifeOfADevice(t *testing.T) {
 	}
 	_, err = client.GetDevice(ctx(t), &brokerv1.GetDeviceRequest{DeviceId: d.Id})
 	wantReason(t, err, codes.NotFound, device.DeviceNotFound)
+}
+
+// A device that was registered elsewhere keeps its id and its certificates.
+func TestDevices_FromElsewhere(t *testing.T) {
+	w := start(t, rpc.Guard{}, nil)
+	operator := brokerv1.NewDeviceServiceClient(w.dial(t, w.ready(t, "operator")))
+	first, second := newCert(t), newCert(t)
+	got, err := operator.CreateDevice(ctx(t), &brokerv1.CreateDeviceRequest{
+		DeviceId: "are0one", Name: "taxi-1", Description: "front", Labels: map[string]string{"depot": "north"}, Certificates: []string{first, second},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := got.Device; d.Id != "are0one" || d.Name != "taxi-1" || d.Description != "front" || d.Labels["depot"] != "north" ||
+		len(d.Certificates) != 2 || d.Certificates[1].Pem != second || got.Certificate != "" {
+		t.Errorf("got %+v", got)
+	}
+	got, err = operator.CreateDevice(ctx(t), &brokerv1.CreateDeviceRequest{DeviceId: "are0two", Name: "taxi-2"})
+	if err != nil || len(got.Device.Certificates) != 0 {
+		t.Errorf("without a certificate: %v, %v", got, err)
+	}
+
+	tests := map[string]struct {
+		edit  func(*brokerv1.CreateDeviceRequest)
+		code  codes.Code
+		kind  device.Kind
+		field string
+	}{
+		"no name":             {func(in *brokerv1.CreateDeviceRequest) { in.Name = "" }, codes.InvalidArgument, device.Invalid, "name"},
+		"a bad id":            {func(in *brokerv1.CreateDeviceRequest) { in.DeviceId = "are.3" }, codes.InvalidArgument, device.Invalid, "device_id"},
+		"a bad certificate":   {func(in *brokerv1.CreateDeviceRequest) { in.Certificates[1] = "x" }, codes.InvalidArgument, device.InvalidCertificate, "certificates[1]"},
+		"one more than most":  {func(in *brokerv1.CreateDeviceRequest) { in.Certificates = make([]string, registry.MaxCertificates+1) }, codes.InvalidArgument, device.Invalid, "certificates"},
+		"a credential too":    {func(in *brokerv1.CreateDeviceRequest) { in.Credential = byCertificate(newCert(t)) }, codes.InvalidArgument, device.Invalid, "credential"},
+		"a taken id":          {func(in *brokerv1.CreateDeviceRequest) { in.DeviceId = "are0one" }, codes.AlreadyExists, device.DeviceExists, ""},
+		"a taken name":        {func(in *brokerv1.CreateDeviceRequest) { in.Name = "taxi-1" }, codes.AlreadyExists, device.DeviceExists, ""},
+		"a taken certificate": {func(in *brokerv1.CreateDeviceRequest) { in.Certificates[1] = second }, codes.AlreadyExists, device.CertificateInUse, ""},
+		"no id": {func(in *brokerv1.CreateDeviceRequest) { in.DeviceId, in.Credential = "", byCertificate(newCert(t)) },
+			codes.InvalidArgument, device.Invalid, "certificates"},
+	}
+	valid := func() *brokerv1.CreateDeviceRequest {
+		return &brokerv1.CreateDeviceRequest{DeviceId: "are3", Name: "taxi-3", Certificates: []string{newCert(t), newCert(t)}}
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			in := valid()
+			tt.edit(in)
+			_, err := operator.CreateDevice(ctx(t), in)
+			wantReason(t, err, tt.code, tt.kind)
+			if tt.field != "" && !slices.Contains(fields(err), tt.field) {
+				t.Errorf("fields %v, want %q", fields(err), tt.field)
+			}
+		})
+	}
+	_, err = w.devices(t).CreateDevice(ctx(t), valid())
+	wantReason(t, err, codes.PermissionDenied, device.Forbidden)
+	if _, err := operator.CreateDevice(ctx(t), valid()); err != nil {
+		t.Errorf("the next good call: %v", err)
+	}
 }
 
 func wantReason(t *testing.T, err error, code codes.Code, kind device.Kind) {

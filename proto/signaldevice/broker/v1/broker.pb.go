@@ -1584,7 +1584,12 @@ type CreateDeviceRequest struct {
 	//
 	//	*CreateDeviceRequest_Certificate
 	//	*CreateDeviceRequest_Csr
-	Credential    isCreateDeviceRequest_Credential `protobuf_oneof:"credential"`
+	Credential isCreateDeviceRequest_Credential `protobuf_oneof:"credential"`
+	// The id that the device has elsewhere, for the role "operator" only. Empty: the broker mints one.
+	DeviceId string `protobuf:"bytes,7,opt,name=device_id,json=deviceId,proto3" json:"device_id,omitempty"`
+	// With device_id, and only with it, in place of credential: the PEM of each certificate the device is known by. At most
+	// 10. With none it cannot connect until it is given one.
+	Certificates  []string `protobuf:"bytes,8,rep,name=certificates,proto3" json:"certificates,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1670,6 +1675,20 @@ func (x *CreateDeviceRequest) GetCsr() string {
 		}
 	}
 	return ""
+}
+
+func (x *CreateDeviceRequest) GetDeviceId() string {
+	if x != nil {
+		return x.DeviceId
+	}
+	return ""
+}
+
+func (x *CreateDeviceRequest) GetCertificates() []string {
+	if x != nil {
+		return x.Certificates
+	}
+	return nil
 }
 
 type isCreateDeviceRequest_Credential interface {
@@ -2818,7 +2837,7 @@ const file_signaldevice_broker_v1_broker_proto_rawDesc = "" +
 	" \x01(\v2\x1a.google.protobuf.TimestampR\blastSeen\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xbe\x02\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xff\x02\n" +
 	"\x13CreateDeviceRequest\x12\x1f\n" +
 	"\vregistry_id\x18\x01 \x01(\tR\n" +
 	"registryId\x12\x12\n" +
@@ -2826,7 +2845,9 @@ const file_signaldevice_broker_v1_broker_proto_rawDesc = "" +
 	"\vdescription\x18\x03 \x01(\tR\vdescription\x12O\n" +
 	"\x06labels\x18\x04 \x03(\v27.signaldevice.broker.v1.CreateDeviceRequest.LabelsEntryR\x06labels\x12\"\n" +
 	"\vcertificate\x18\x05 \x01(\tH\x00R\vcertificate\x12\x12\n" +
-	"\x03csr\x18\x06 \x01(\tH\x00R\x03csr\x1a9\n" +
+	"\x03csr\x18\x06 \x01(\tH\x00R\x03csr\x12\x1b\n" +
+	"\tdevice_id\x18\a \x01(\tR\bdeviceId\x12\"\n" +
+	"\fcertificates\x18\b \x03(\tR\fcertificates\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\f\n" +

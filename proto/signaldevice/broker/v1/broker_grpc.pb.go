@@ -472,6 +472,8 @@ const (
 //
 // DeviceService registers devices, with their presence.
 type DeviceServiceClient interface {
+	// CreateDevice registers a device, whole in one write. A device that was registered elsewhere keeps its id and its
+	// certificates.
 	CreateDevice(ctx context.Context, in *CreateDeviceRequest, opts ...grpc.CallOption) (*CreateDeviceResponse, error)
 	// EnrolDevice spends a one-time enrolment code and creates its device, in one write. The same code and key again
 	// gives the same device and certificate until the code expires.
@@ -593,6 +595,8 @@ func (c *deviceServiceClient) GetConnectionInfo(ctx context.Context, in *GetConn
 //
 // DeviceService registers devices, with their presence.
 type DeviceServiceServer interface {
+	// CreateDevice registers a device, whole in one write. A device that was registered elsewhere keeps its id and its
+	// certificates.
 	CreateDevice(context.Context, *CreateDeviceRequest) (*CreateDeviceResponse, error)
 	// EnrolDevice spends a one-time enrolment code and creates its device, in one write. The same code and key again
 	// gives the same device and certificate until the code expires.
