@@ -736,3 +736,144 @@ func TestReplies_ConcurrentPollsShareDrains(t *testing.T) {
 		}
 	})
 }
+
+// once gives the first call of this name the fault, and no other.
+func once(name string, what fault) func(string) fault { return nth(name, 1, what) }
+
+// nth gives the n-th call of this name the fault, counted from now.
+func nth(name string, n int, what fault) func(string) fault {
+	return func(op string) fault {
+		if op == name {
+			n--
+			if n == 0 {
+				return what
+			}
+		}
+		return fault{}
+	}
+}
+
+func TestReplies_AnErrorTakesNothingFromTheQueue(t *testing.T) { // I2
+	t.Run("the cache is full, and cut off when it is asked again", func(t *testing.T) {
+		s := newSystem(true, nil)
+		s.answered(t, bob, `1`)
+		_, _ = s.poll(alice)
+		s.cache.setLimit(1)
+		s.answered(t, alice, `2`)
+		s.cache.set(nth("take", 2, cutOff))
+		_, err := s.poll(alice)
+		wantKind(t, err, device.OutcomeUnknown)
+		if n := s.broker.unread(); n != 1 {
+			t.Errorf("%d unread replies in the queue, want 1", n)
+		}
+	})
+	t.Run("the caller leaves", func(t *testing.T) {
+		s := newSystem(true, nil)
+		s.cache.always(cacheDown)
+		s.answered(t, alice, `1`)
+		ctx, leave := context.WithCancel(t.Context())
+		s.broker.set(once("drain", fault{then: leave}))
+		if _, err := s.Replies(ctx, alice, dispatch.RepliesInput{Device: cam}); err == nil {
+			t.Error("no error")
+		}
+		if n := s.broker.unread(); n != 1 {
+			t.Errorf("%d unread replies in the queue, want 1", n)
+		}
+	})
+}
+
+func TestReplies_WhatWasReadStraightNeverBecomesUnread(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSystem(true, nil)
+		s.cache.always(cacheDown)
+		id := s.answered(t, alice, `1`)
+		got, err := s.poll(alice)
+		wantReplies(t, got, err, `1`)
+		s.cache.always(fault{})
+		time.Sleep(29 * time.Second)
+		got, err = s.poll(alice, id)
+		wantReplies(t, got, err, `1`)
+		got, err = s.poll(alice)
+		wantReplies(t, got, err)
+		time.Sleep(2 * time.Second)
+		got, err = s.poll(alice, id)
+		wantReplies(t, got, err)
+		wantStates(t, got, device.StateAlreadyRead)
+	})
+}
+
+// A mark tells that one reply of the request was read. It must not stand for the final one, which may have been taken
+// and lost on the way.
+func TestReplies_AMarkOfProgressIsNotTheEnd(t *testing.T) { // I8
+	tests := map[string]struct {
+		broker func(string) fault
+		want   device.State
+		kind   device.Kind
+	}{
+		"the record tells of the final reply": {nil, device.StateAnswered, device.OK},
+		"the record is cut off too":           {once("requests", cutOff), "", device.Unavailable},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := newSystem(true, nil)
+				id := s.send(t, alice, cam)
+				s.broker.arrive(id, 0, false, `"half"`)
+				_, _ = s.poll(alice)
+				time.Sleep(31 * time.Second)
+				s.broker.arrive(id, 1, true, `"all"`)
+				s.cache.set(nth("take", 2, cutOff))
+				s.broker.set(tt.broker)
+				got, err := s.poll(alice, id)
+				wantKind(t, err, tt.kind)
+				if err == nil {
+					wantReplies(t, got, err)
+					wantStates(t, got, tt.want)
+				}
+				got, err = s.poll(alice, id)
+				wantReplies(t, got, err, `"all"`)
+			})
+		})
+	}
+}
+
+func TestReplies_ADrainUnderWayIsNotEnoughForALaterPoll(t *testing.T) { // I8
+	synctest.Test(t, func(t *testing.T) {
+		s := newSystem(true, nil)
+		held := make(chan struct{})
+		s.broker.set(once("drain", fault{then: func() { <-held }}))
+		first := s.wait(bob, 0)
+		synctest.Wait() // it has read an empty queue
+		s.answered(t, alice, `1`)
+		second := s.wait(alice, 0)
+		synctest.Wait()
+		close(held)
+		wantReplies(t, (<-first).got, nil)
+		out := <-second
+		wantReplies(t, out.got, out.err, `1`)
+	})
+}
+
+func TestReplies_ADrainGoesOnWhenItsCallerLeaves(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSystem(true, nil)
+		s.answered(t, alice, `1`)
+		held := make(chan struct{})
+		s.broker.set(nth("drain", 1, fault{then: func() { <-held }}))
+		ctx, leave := context.WithCancel(t.Context())
+		first := inBackground(func() (dispatch.Replies, error) {
+			return s.Replies(ctx, bob, dispatch.RepliesInput{Device: cam})
+		})
+		synctest.Wait()
+		second := s.wait(alice, 0)
+		synctest.Wait()
+		leave()
+		close(held)
+		<-first
+		out := <-second
+		wantReplies(t, out.got, out.err, `1`)
+		if n := s.broker.unread(); n != 0 {
+			t.Errorf("%d replies in the queue", n)
+		}
+	})
+}

@@ -616,6 +616,34 @@ func (c *fakeCache) setLimit(n int) {
 	c.limit = n
 }
 
+// faultyCache is another cache with faults.
+type faultyCache struct {
+	faults
+	dispatch.Cache
+}
+
+func (c *faultyCache) Put(ctx context.Context, replies []device.Reply) (results []dispatch.PutResult, err error) {
+	err = c.run(ctx, "put", func() error {
+		results, err = c.Cache.Put(ctx, replies)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return results, nil
+}
+
+func (c *faultyCache) Take(ctx context.Context, q dispatch.Take) (taken dispatch.Taken, err error) {
+	err = c.run(ctx, "take", func() error {
+		taken, err = c.Cache.Take(ctx, q)
+		return err
+	})
+	if err != nil {
+		return dispatch.Taken{}, err
+	}
+	return taken, nil
+}
+
 // fakeCatalogue knows "ping", and "reboot", which waits for offline devices.
 type fakeCatalogue struct{}
 
