@@ -48,10 +48,9 @@ func (c *brokerRunCommand) Run(ctx context.Context, env *environment) error {
 }
 
 type brokerCertCommand struct {
-	Data string   `help:"Data folder of the broker, which holds its CA." required:"" placeholder:"DIR"`
-	Host []string `help:"The broker's own --host, so that its server certificate stays as it is." placeholder:"NAME"`
-	Role string   `help:"What the client may do: service (the API) or operator (administration, IoT Core's services)." enum:"service,operator" required:""`
-	Out  string   `help:"Folder for ROLE.pem, ROLE.key and ca.pem." required:"" placeholder:"DIR"`
+	Data string `help:"Data folder of the broker, which holds its CA." required:"" placeholder:"DIR"`
+	Role string `help:"What the client may do: service (the API) or operator (administration, IoT Core's services)." enum:"service,operator" required:""`
+	Out  string `help:"Folder for ROLE.pem, ROLE.key and ca.pem." required:"" placeholder:"DIR"`
 }
 
 // Help shows an example.
@@ -67,14 +66,10 @@ func (c *brokerCertCommand) Run(env *environment) error {
 	if _, err := os.Stat(filepath.Join(c.Data, "ca.pem")); err != nil {
 		return fmt.Errorf("%s is no broker's data folder: start the broker there once, it makes its CA: %w", c.Data, err)
 	}
-	id, err := identity.Open(c.Data, identity.Config{Hosts: c.Host})
-	if err != nil {
+	if err := identity.IssueFrom(c.Data, c.Out, identity.Role(c.Role)); err != nil {
 		return err
 	}
-	if err := id.IssueTo(c.Out, identity.Role(c.Role)); err != nil {
-		return err
-	}
-	_, err = fmt.Fprintln(env.out, filepath.Join(c.Out, c.Role+".pem"))
+	_, err := fmt.Fprintln(env.out, filepath.Join(c.Out, c.Role+".pem"))
 	return err
 }
 
