@@ -412,3 +412,41 @@ func BenchmarkExchange(b *testing.B) {
 		})
 	}
 }
+
+// A device over its quota gets no PUBACK, and still gets its commands; others do not notice; with room again its reply
+// is taken.
+func TestBroker_OverTheQuotaRepliesWaitAndCommandsFlow(t *testing.T) {
+	s := newSite(t, func(c *broker.Config) { c.MaxReplies = 1 })
+	c, other := s.register("cam-1"), s.register("cam-2")
+	c.connect()
+	other.connect()
+	s.send(c, alice)
+	c.reply(c.next())
+	s.send(c, alice)
+	over := c.publish(replyTo(c.next(), "over the quota"))
+	for range 3 {
+		if r := s.send(c, alice); r.State != device.StateDelivered {
+			t.Errorf("a command while its reply waits is %s", r.State)
+		}
+		c.next()
+	}
+	s.send(other, alice)
+	other.reply(other.next())
+	if len(s.drain(other)) != 1 {
+		t.Error("another device's reply was not stored")
+	}
+	select {
+	case <-over.Done():
+		t.Fatal("acknowledged over the quota")
+	default:
+	}
+	first := s.drain(c)
+	if len(first) != 1 {
+		t.Fatalf("%d replies in the queue, want 1", len(first))
+	}
+	s.acknowledge(c, first)
+	c.wait(over)
+	if rs := s.drain(c); len(rs) != 1 || rs[0].Request == first[0].Request {
+		t.Errorf("%d replies after room was made", len(rs))
+	}
+}
