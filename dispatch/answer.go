@@ -57,8 +57,9 @@ func (p *poll) failure(r Replies) error {
 		return s.State != device.StateUnverified && s.State != device.StateNotFound
 	})
 	unverified := slices.ContainsFunc(r.Requests, func(s RequestState) bool { return s.State == device.StateUnverified })
-	lost := len(p.asked) == 0 && p.takeUnknown // without ids, a reply that was taken is not shown again
-	blind := len(p.asked) == 0 && p.brokerErr != nil
+	all := len(p.asked) == 0
+	lost := all && p.takeUnknown // without ids, a reply that was taken is not shown again
+	blind := all && (p.brokerErr != nil || p.cacheErr != nil && p.moved)
 	switch {
 	case !lost && (told || !blind && !unverified):
 		return nil

@@ -695,6 +695,54 @@ func TestReplies_HangingDependencies(t *testing.T) { // I7, F2, F4
 	}
 }
 
+func TestReplies_SlowCache(t *testing.T) { // I7, F8
+	for _, latency := range []time.Duration{5, 50, 80, 100, 125, 160, 200, 245} {
+		latency *= time.Millisecond
+		t.Run(latency.String(), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := newSystem(true, nil)
+				s.cache.set(func(string) fault { time.Sleep(latency); return fault{} })
+				foreign := s.answered(t, bob, `"foreign"`)
+				own := s.answered(t, alice, `"own"`)
+				start := time.Now()
+				got, err := s.poll(alice)
+				wantReplies(t, got, err, `"own"`)
+				wantTook(t, time.Since(start), 0, 250*time.Millisecond)
+				start = time.Now()
+				got, err = s.poll(bob, foreign)
+				wantReplies(t, got, err, `"foreign"`)
+				wantTook(t, time.Since(start), 0, 250*time.Millisecond)
+				got, err = s.poll(alice, own)
+				wantReplies(t, got, err, `"own"`)
+			})
+		})
+	}
+	t.Run("too slow for its use, it is left out", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			s := newSystem(true, nil)
+			s.start(t)
+			s.cache.set(func(string) fault { time.Sleep(450 * time.Millisecond); return fault{} })
+			time.Sleep(10 * time.Second)
+			s.answered(t, alice, `1`)
+			start := time.Now()
+			got, err := s.poll(alice)
+			wantReplies(t, got, err, `1`)
+			wantTook(t, time.Since(start), 0, 0)
+		})
+	})
+}
+
+// Replies that have just been moved into the cache are not passed over in silence when it fails right then.
+func TestReplies_CacheLostAfterTheMove(t *testing.T) { // I8
+	s := newSystem(true, nil)
+	id := s.answered(t, alice, `1`)
+	s.cache.set(nth("take", 2, cacheDown))
+	_, err := s.poll(alice)
+	wantKind(t, err, device.Unavailable)
+	got, err := s.poll(alice, id)
+	wantReplies(t, got, err, `1`)
+}
+
 func TestReplies_ConcurrentPollsShareDrains(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSystem(true, nil)

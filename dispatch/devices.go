@@ -63,7 +63,7 @@ func (d *Dispatcher) Device(ctx context.Context, c Caller, id device.ID) (device
 	if err := knownShape(id); err != nil {
 		return device.Device{}, err
 	}
-	return d.device(ctx, c, id, &allowance{brokerBudget})
+	return d.device(ctx, c, id, &allowance{left: brokerBudget})
 }
 
 // Devices pages through the devices that the caller may touch. Errors: Invalid, BrokerUnavailable.
@@ -80,7 +80,7 @@ func (d *Dispatcher) Devices(ctx context.Context, c Caller, f DeviceFilter) (ite
 	maps.Copy(labels, f.Labels)
 	maps.Copy(labels, c.Labels)
 	f.Labels = labels
-	err = d.broker.ask(ctx, &allowance{brokerBudget}, func(ctx context.Context) (err error) {
+	err = d.broker.ask(ctx, &allowance{left: brokerBudget}, func(ctx context.Context) (err error) {
 		items, next, err = d.broker.Devices(ctx, f)
 		return err
 	})
@@ -96,7 +96,7 @@ func (d *Dispatcher) Register(ctx context.Context, c Caller, n NewDevice) (reg R
 	if err := c.covers(n.Labels); err != nil {
 		return Registration{}, err
 	}
-	err = d.change(ctx, &allowance{brokerBudget}, "the device may have been registered; look for its name before registering it again", func(ctx context.Context) (err error) {
+	err = d.change(ctx, &allowance{left: brokerBudget}, "the device may have been registered; look for its name before registering it again", func(ctx context.Context) (err error) {
 		reg, err = d.broker.CreateDevice(ctx, n)
 		return err
 	})
@@ -106,7 +106,7 @@ func (d *Dispatcher) Register(ctx context.Context, c Caller, n NewDevice) (reg R
 // Enrol registers the device that presents an enrolment code. It needs no permission: the code is the credential.
 // Errors: InvalidCode, InvalidCSR, DeviceExists, Invalid, BrokerUnavailable, OutcomeUnknown.
 func (d *Dispatcher) Enrol(ctx context.Context, e Enrolment) (reg Registration, err error) {
-	err = d.change(ctx, &allowance{brokerBudget}, "the device may have been registered; it is safe to repeat this with the same code and key", func(ctx context.Context) (err error) {
+	err = d.change(ctx, &allowance{left: brokerBudget}, "the device may have been registered; it is safe to repeat this with the same code and key", func(ctx context.Context) (err error) {
 		reg, err = d.broker.Enrol(ctx, e)
 		return err
 	})
@@ -122,7 +122,7 @@ func (d *Dispatcher) CreateEnrolmentCode(ctx context.Context, c Caller, n NewCod
 	if err := c.covers(n.Labels); err != nil {
 		return Code{}, err
 	}
-	err = d.change(ctx, &allowance{brokerBudget}, "a code may have been made that nobody knows; it is safe to make another", func(ctx context.Context) (err error) {
+	err = d.change(ctx, &allowance{left: brokerBudget}, "a code may have been made that nobody knows; it is safe to make another", func(ctx context.Context) (err error) {
 		code, err = d.broker.CreateEnrolmentCode(ctx, n)
 		return err
 	})
@@ -162,7 +162,7 @@ func (d *Dispatcher) changeDevice(ctx context.Context, c Caller, permission stri
 	if err := knownShape(id); err != nil {
 		return err
 	}
-	brokerTime := &allowance{brokerBudget}
+	brokerTime := &allowance{left: brokerBudget}
 	if err := d.touchable(ctx, c, id, brokerTime); err != nil {
 		return err
 	}

@@ -30,13 +30,13 @@ type Config struct {
 
 	Observer Observer         // nil: nobody counts
 	Log      *slog.Logger     // nil: nothing is logged
-	Clock    func() time.Time // nil: time.Now; dates outages only
+	Clock    func() time.Time // nil: time.Now; for outages only
 }
 
 // Observer counts what a Dispatcher does. Its methods must not block; they are called concurrently.
 type Observer interface {
-	// Sent is called once for each Send. The outcome is the request's state, "repeated", or the text of the error's
-	// kind. The command is empty where the catalogue does not know it.
+	// Sent is called once for each Send, at its end. The outcome is the state that the caller is told, "repeated", or the
+	// text of the error's kind. The command is empty where it is not known.
 	Sent(command, outcome string)
 	// Drained counts replies that were read from output queues.
 	Drained(whose Whose, n int)

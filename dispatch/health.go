@@ -20,12 +20,19 @@ const (
 	brokerBudget = 1500 * time.Millisecond
 )
 
+// What has to be left of the cache's time for one more Put with the Take after it, and for one more Take. A Take that is
+// cut off for want of time would leave its outcome unknown.
+const (
+	putNeeds  = 100 * time.Millisecond
+	takeNeeds = 25 * time.Millisecond
+)
+
 // How the health of a dependency is judged. An outage that ends is noticed within 2 s: a pause, a probe that the end came
 // too late for, and another pause.
 const (
 	failuresToOpen = 5
 	slowCall       = 400 * time.Millisecond // one attempt at one node (I7): a call that takes longer is looked into
-	probeTimeout   = 400 * time.Millisecond
+	probeTimeout   = 400 * time.Millisecond // a ping of the cache is several round trips: a call needs three in 250 ms
 	probePause     = 2 * time.Second        // while all is well
 	retryPause     = 500 * time.Millisecond // while it is not
 	probeSpacing   = 50 * time.Millisecond  // between any two probes
@@ -33,7 +40,10 @@ const (
 )
 
 // allowance is what is left of one call's time for one dependency.
-type allowance struct{ left time.Duration }
+type allowance struct {
+	left    time.Duration
+	slowest time.Duration // of what was done so far
+}
 
 // spend runs work with a context that ends when the allowance does, and takes the time it took from the allowance.
 func (a *allowance) spend(ctx context.Context, work func(context.Context) error) error {
@@ -41,11 +51,18 @@ func (a *allowance) spend(ctx context.Context, work func(context.Context) error)
 	ctx, cancel := context.WithTimeout(ctx, a.left)
 	defer cancel()
 	err := work(ctx)
-	a.pay(time.Since(start))
+	took := time.Since(start)
+	a.slowest = max(a.slowest, took)
+	a.pay(took)
 	return err
 }
 
 func (a *allowance) pay(cost time.Duration) { a.left = max(0, a.left-cost) }
+
+// fits reports whether so many calls more are likely to end in time, half as slow again as the slowest until now.
+func (a *allowance) fits(calls int, atLeast time.Duration) bool {
+	return a.left >= max(atLeast, time.Duration(calls)*a.slowest*3/2)
+}
 
 // dependency watches over calls to the broker or the cache. Its breaker refuses calls while the dependency is out.
 //
@@ -199,7 +216,7 @@ func (d *dependency) suspect() {
 func (d *dependency) probe(ctx context.Context) {
 	failing := false
 	for d.rest(ctx, failing) {
-		err := (&allowance{probeTimeout}).spend(ctx, d.ping)
+		err := (&allowance{left: probeTimeout}).spend(ctx, d.ping)
 		if ctx.Err() != nil {
 			return
 		}

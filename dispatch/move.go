@@ -3,7 +3,6 @@ package dispatch
 import (
 	"context"
 	"errors"
-	"sync"
 	"time"
 
 	"signaldevice/device"
@@ -11,10 +10,9 @@ import (
 
 // Bounds of emptying one queue.
 const (
-	pageSize = 100                    // replies read at once
-	maxPages = 64                     // of one queue in one call; a queue holds 1,000 unread replies unless told otherwise
-	putBytes = 1 << 20                // what one Put is given, but for a single larger reply
-	putNeeds = 100 * time.Millisecond // what has to be left of the cache's time for one more Put, and for the Take after it
+	pageSize = 100     // replies read at once
+	maxPages = 64      // of one queue in one call; a queue holds 1,000 unread replies unless told otherwise
+	putBytes = 1 << 20 // what one Put is given, but for a single larger reply
 )
 
 // errNotMoved: the cache would have to work longer than a call may, or has no room. The rest is still in the queue.
@@ -75,7 +73,7 @@ func (d *Dispatcher) drainPage(ctx context.Context, q Drain, brokerTime *allowan
 // moveReplies puts replies into the cache, a bounded part at a time, and acknowledges each part at once.
 func (d *Dispatcher) moveReplies(ctx context.Context, dev device.ID, replies []device.Reply, reader device.Mailbox, cacheTime, brokerTime *allowance) error {
 	for len(replies) > 0 {
-		if cacheTime.left < putNeeds {
+		if !cacheTime.fits(2, putNeeds) {
 			return errNotMoved
 		}
 		n := partLen(replies)
@@ -117,8 +115,9 @@ func (d *Dispatcher) put(ctx context.Context, replies []device.Reply, cacheTime 
 		d.cache.room.stored()
 	}
 	if err != nil && !cacheFailed(err) {
-		// The reply is as safe as before: it is in the queue. But somebody should know why it stays there.
-		d.log.Error("putting replies into the cache failed", "err", err)
+		if !unanswered(err) { // the replies are safe in the queue, but somebody should know why they stay there
+			d.log.Error("putting replies into the cache failed", "err", err)
+		}
 		err = device.Wrap(device.OutcomeUnknown, err, "the cache failed")
 	}
 	return results, err
@@ -177,81 +176,4 @@ func (d *Dispatcher) acknowledge(ctx context.Context, dev device.ID, positions [
 	if err != nil && !unanswered(err) && ctx.Err() == nil {
 		d.log.Warn("the broker refused an acknowledgement", "device", dev, "replies", len(positions), "err", err)
 	}
-}
-
-// moves lets the calls that find the same queue unread at the same time share one move of it.
-//
-// A call that comes while a move runs cannot use its result: its reply may have arrived behind the place that was read.
-// It shares the next move with all who come meanwhile.
-type moves struct {
-	mu      sync.Mutex
-	running map[device.ID]*sharedMove
-	next    map[device.ID]*sharedMove
-}
-
-type sharedMove struct {
-	done chan struct{}
-	err  error
-	cost time.Duration // of the cache's work
-}
-
-// do returns once a move of the device's queue that began after this call has ended, with what came of it. It runs the
-// move itself, or waits for another call that does; ctx bounds waiting for that one.
-func (m *moves) do(ctx context.Context, dev device.ID, run func() (cacheCost time.Duration, err error)) (time.Duration, error) {
-	mine, ahead, lead := m.enter(dev)
-	if !lead {
-		return mine.wait(ctx)
-	}
-	defer m.leave(dev, mine)
-	if ahead != nil {
-		<-ahead.done // bounded by the allowances of the call that runs it
-		if cacheFailed(ahead.err) {
-			mine.err = ahead.err // it would meet the same, and its time would be lost
-			return 0, mine.err
-		}
-	}
-	mine.err = errNotMoved // what those who share are told if run panics
-	mine.cost, mine.err = run()
-	return mine.cost, mine.err
-}
-
-func (s *sharedMove) wait(ctx context.Context) (time.Duration, error) {
-	select {
-	case <-s.done:
-		return s.cost, s.err
-	case <-ctx.Done():
-		return 0, device.Wrap(device.BrokerUnavailable, ctx.Err(), "the broker did not answer in time")
-	}
-}
-
-// enter returns the move to share, whether the caller has to run it, and then the one that runs before it, if any.
-func (m *moves) enter(dev device.ID) (mine, ahead *sharedMove, lead bool) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.running == nil {
-		m.running, m.next = map[device.ID]*sharedMove{}, map[device.ID]*sharedMove{}
-	}
-	if mine = m.next[dev]; mine != nil {
-		return mine, nil, false
-	}
-	mine = &sharedMove{done: make(chan struct{})}
-	if ahead = m.running[dev]; ahead == nil {
-		m.running[dev] = mine
-	} else {
-		m.next[dev] = mine
-	}
-	return mine, ahead, true
-}
-
-// leave ends a move and lets the next one run.
-func (m *moves) leave(dev device.ID, mine *sharedMove) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if next := m.next[dev]; next != nil {
-		m.running[dev] = next
-		delete(m.next, dev)
-	} else {
-		delete(m.running, dev)
-	}
-	close(mine.done)
 }

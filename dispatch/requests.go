@@ -22,7 +22,7 @@ func (d *Dispatcher) Request(ctx context.Context, c Caller, id device.RequestID)
 	if err != nil {
 		return device.Request{}, requestNotFound()
 	}
-	brokerTime := &allowance{brokerBudget}
+	brokerTime := &allowance{left: brokerBudget}
 	list, err := d.records(ctx, reader, []device.RequestID{id}, brokerTime)
 	if err != nil {
 		return device.Request{}, err
@@ -67,7 +67,7 @@ func (d *Dispatcher) Requests(ctx context.Context, c Caller, f RequestFilter) (i
 	if !c.may(device.PermReadAll) {
 		f.Mailbox = own
 	}
-	brokerTime := &allowance{brokerBudget}
+	brokerTime := &allowance{left: brokerBudget}
 	err = d.broker.ask(ctx, brokerTime, func(ctx context.Context) (err error) {
 		items, next, err = d.broker.ListRequests(ctx, f)
 		return err
@@ -106,7 +106,7 @@ func (d *Dispatcher) Cancel(ctx context.Context, c Caller, id device.RequestID) 
 	if _, err := id.Claims(); err != nil {
 		return device.Request{}, requestNotFound()
 	}
-	err = d.change(ctx, &allowance{brokerBudget}, "the request may have been cancelled; it is safe to repeat this", func(ctx context.Context) (err error) {
+	err = d.change(ctx, &allowance{left: brokerBudget}, "the request may have been cancelled; it is safe to repeat this", func(ctx context.Context) (err error) {
 		req, err = d.broker.Cancel(ctx, device.MailboxOf(c.Client), id)
 		return err
 	})

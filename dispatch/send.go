@@ -33,40 +33,39 @@ func (d *Dispatcher) Commands(c Caller) []CommandView {
 // Errors: Invalid, UnknownCommand, Forbidden, InvalidArguments, RateLimited, BrokerUnavailable, OutcomeUnknown, and what
 // the broker refuses: DeviceNotFound, DeviceOffline, IdempotencyReused, TooManyUnread, PayloadTooLarge.
 func (d *Dispatcher) Send(ctx context.Context, c Caller, in SendInput) (SendResult, error) {
-	until := time.Now().Add(in.Wait)
-	cmd, result, outcome, err := d.send(ctx, c, in, until)
+	cmd, payload, err := d.prepare(c, in)
 	if err != nil {
-		outcome = string(device.KindOf(err))
+		d.observer.Sent(cmd.Name, string(device.KindOf(err)))
+		return SendResult{}, err
 	}
-	d.observer.Sent(cmd.Name, outcome)
+	result, repeated, err := d.send(ctx, c, in, cmd, payload)
+	switch {
+	case err != nil:
+		d.observer.Sent(cmd.Name, string(device.KindOf(err)))
+	case repeated:
+		d.observer.Sent(cmd.Name, "repeated")
+	default:
+		d.observer.Sent(cmd.Name, string(result.Request.State))
+	}
 	return result, err
 }
 
-func (d *Dispatcher) send(ctx context.Context, c Caller, in SendInput, until time.Time) (cmd device.Command, result SendResult, outcome string, err error) {
-	cmd, payload, err := d.prepare(c, in)
+func (d *Dispatcher) send(ctx context.Context, c Caller, in SendInput, cmd device.Command, payload device.Payload) (result SendResult, repeated bool, err error) {
+	if in.Wait == 0 {
+		result.Request, repeated, err = d.deliver(ctx, c, in, cmd, payload)
+		return result, repeated, err
+	}
+	until := time.Now().Add(in.Wait)
+	w, err := d.waiters.join(place{device.MailboxOf(c.Client), in.Device}, nil)
 	if err != nil {
-		return cmd, SendResult{}, "", err
+		return SendResult{}, false, err
 	}
-	mailbox := device.MailboxOf(c.Client)
-	var w *waiter
-	if in.Wait > 0 {
-		if w, err = d.waiters.join(place{mailbox, in.Device}, nil); err != nil {
-			return cmd, SendResult{}, "", err
-		}
-		defer d.waiters.leave(w)
-	}
+	defer d.waiters.leave(w)
 	req, repeated, err := d.deliver(ctx, c, in, cmd, payload)
 	if err != nil {
-		return cmd, SendResult{}, "", err
+		return SendResult{}, false, err
 	}
-	outcome = string(req.State)
-	if repeated {
-		outcome = "repeated"
-	}
-	if w == nil {
-		return cmd, SendResult{Request: req}, outcome, nil
-	}
-	return cmd, d.awaitFinal(ctx, w, req, until), outcome, nil
+	return d.awaitFinal(ctx, w, req, until), repeated, nil
 }
 
 // prepare checks what can be checked without the broker.
@@ -107,7 +106,7 @@ func (d *Dispatcher) deliver(ctx context.Context, c Caller, in SendInput, cmd de
 		s.WaitDelivered = 0 // the reply is waited for, and its PUBACK is no news
 	}
 	s.CachedUnread, s.CachedUnreadBytes = d.unread(ctx, mailbox, in.Device)
-	err = d.broker.tell(ctx, &allowance{brokerBudget}, func(ctx context.Context) (err error) {
+	err = d.broker.tell(ctx, &allowance{left: brokerBudget}, func(ctx context.Context) (err error) {
 		req, repeated, err = d.broker.Send(ctx, s)
 		return err
 	})
@@ -131,7 +130,7 @@ func (d *Dispatcher) unread(ctx context.Context, m device.Mailbox, dev device.ID
 	if !d.cache.Durable() {
 		return nil, 0 // all of it is in the queue too
 	}
-	err := d.cache.ask(ctx, &allowance{cacheBudget}, func(ctx context.Context) (err error) {
+	err := d.cache.ask(ctx, &allowance{left: cacheBudget}, func(ctx context.Context) (err error) {
 		ids, size, err = d.cache.Unread(ctx, m, dev)
 		return err
 	})
@@ -167,7 +166,7 @@ func (d *Dispatcher) awaitFinal(ctx context.Context, w *waiter, req device.Reque
 
 // refreshed returns the request as the broker knows it now, or as it was known before.
 func (d *Dispatcher) refreshed(ctx context.Context, m device.Mailbox, req device.Request) device.Request {
-	list, err := d.records(ctx, m, []device.RequestID{req.ID}, &allowance{brokerBudget})
+	list, err := d.records(ctx, m, []device.RequestID{req.ID}, &allowance{left: brokerBudget})
 	if err != nil || list[0].State == device.StateNotFound {
 		return req
 	}
