@@ -2,8 +2,10 @@ package dispatch_test
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"strconv"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -924,4 +926,34 @@ func TestReplies_ADrainGoesOnWhenItsCallerLeaves(t *testing.T) {
 			t.Errorf("%d replies in the queue", n)
 		}
 	})
+}
+
+func TestReplies_APutThatGoesWrongLosesNothing(t *testing.T) { // I2
+	big := `"` + strings.Repeat("x", 700_000) + `"`
+	tests := map[string]func(string) fault{
+		"the cache fails within":            once("put", fault{before: errors.New("a fault of its own")}),
+		"the second part is cut off":        nth("put", 2, cutOff),
+		"the second part finds no room":     nth("put", 2, outage(device.CacheFull)),
+		"the first acknowledgement is lost": nil,
+	}
+	for name, faulty := range tests {
+		t.Run(name, func(t *testing.T) {
+			s := newSystem(true, nil)
+			var ids []device.RequestID
+			for range 3 { // more than one Put may carry
+				ids = append(ids, s.answered(t, alice, big))
+			}
+			s.cache.set(faulty)
+			if strings.HasPrefix(name, "the first acknowledgement") {
+				s.broker.set(once("acknowledge", brokerDown))
+			}
+			got, err := s.poll(alice, ids...)
+			wantKind(t, err, device.OK)
+			s.cache.set(nil)
+			if len(got.Replies) != 3 { // what one answer lacks, the next has
+				got, err = s.poll(alice, ids...)
+			}
+			wantReplies(t, got, err, big, big, big)
+		})
+	}
 }
