@@ -37,6 +37,7 @@ type commandLine struct {
 	Token     tokenCommand     `cmd:"" group:"set up" help:"Make bearer tokens for clients of the API."`
 	EnrolCode enrolCodeCommand `cmd:"" group:"set up" help:"Make a one-time code with which a camera enrols itself."`
 	Catalogue catalogueCommand `cmd:"" group:"set up" help:"Check a file of commands."`
+	Migrate   migrateCommand   `cmd:"" group:"set up" help:"Move the devices of Yandex IoT Core into the broker."`
 
 	Send    sendCommand    `cmd:"" group:"use" help:"Send a command to a camera."`
 	Replies repliesCommand `cmd:"" group:"use" help:"Read the replies of a camera."`
