@@ -7,12 +7,16 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"signaldevice/testserver/child"
 )
 
 const (
 	clusterNodes   = 3
 	clusterSlots   = 16384
 	clusterTimeout = 20 * time.Second // until all nodes know of all slots
+	answerTimeout  = 10 * time.Second // of one command
+	askEvery       = 50 * time.Millisecond
 )
 
 // Cluster is a running Redis Cluster of three masters without replicas.
@@ -51,7 +55,7 @@ func RedisCluster(t testing.TB, args ...string) *Cluster {
 // do runs a command that answers OK.
 func (s *RedisServer) do(command string) {
 	s.t.Helper()
-	if answer, err := redisDo(s.Addr, startTimeout, command); err != nil || answer != "+OK" {
+	if answer, err := child.RedisDo(s.Addr, answerTimeout, command); err != nil || answer != "+OK" {
 		s.t.Fatalf("%s: %s: %q, %v", s.Addr, command, answer, err)
 	}
 }
@@ -62,10 +66,10 @@ func (s *RedisServer) awaitCluster() {
 	s.t.Helper()
 	deadline := time.NewTimer(clusterTimeout)
 	defer deadline.Stop()
-	tick := time.NewTicker(10 * pollEvery)
+	tick := time.NewTicker(askEvery)
 	defer tick.Stop()
 	for {
-		answer, err := redisDo(s.Addr, startTimeout, "GET k")
+		answer, err := child.RedisDo(s.Addr, answerTimeout, "GET k")
 		if err == nil && !strings.HasPrefix(answer, "-CLUSTERDOWN") {
 			return
 		}

@@ -6,6 +6,8 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+
+	"signaldevice/testserver/child"
 )
 
 // Sentinel is a running Redis Sentinel that watches one master.
@@ -19,17 +21,14 @@ type Sentinel struct {
 func RedisSentinel(t testing.TB, master *RedisServer) *Sentinel {
 	t.Helper()
 	host, masterPort, _ := net.SplitHostPort(master.Addr)
-	p := start(t, program{
-		name: "redis-server",
-		args: func(dir string, port int) []string {
+	p := start(t, child.Program{
+		Name: "redis-server",
+		Args: func(dir string, port int) ([]string, error) {
 			file := filepath.Join(dir, "sentinel.conf")
 			text := fmt.Sprintf("port %d\nbind 127.0.0.1\nsentinel monitor main %s %s 1\n", port, host, masterPort)
-			if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
-				t.Fatalf("sentinel: %v", err)
-			}
-			return []string{file, "--sentinel"}
+			return []string{file, "--sentinel"}, os.WriteFile(file, []byte(text), 0o600)
 		},
-		ready: redisReady,
+		Ready: child.RedisReady,
 	})
-	return &Sentinel{process: p, Addr: p.addr, URL: "redis://" + p.addr + "?master_set=main"}
+	return &Sentinel{process: p, Addr: p.child.Addr(), URL: "redis://" + p.child.Addr() + "?master_set=main"}
 }
