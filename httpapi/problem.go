@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"math"
 	"net/http"
 	"runtime/debug"
@@ -19,6 +20,12 @@ const (
 	kindMethodNotAllowed device.Kind = "method_not_allowed"
 	kindMediaType        device.Kind = "unsupported_media_type"
 	kindTimeout          device.Kind = "request_timeout"
+)
+
+// How much of a body that is too large is read behind its answer, and for how long.
+const (
+	swallowBytes = 4 << 20
+	swallowFor   = time.Second
 )
 
 // statusClientGone goes to the log and the metrics only: there is nobody left to answer.
@@ -49,6 +56,9 @@ func (a *API) fail(w *answer, r *http.Request, err error) {
 		return
 	}
 	writeProblem(w, err)
+	if w.status == http.StatusRequestEntityTooLarge {
+		swallow(w, r)
+	}
 }
 
 func writeProblem(w *answer, err error) {
@@ -87,6 +97,16 @@ func writeProblem(w *answer, err error) {
 		w.Header().Set("Connection", "close") // the rest of the body is not worth reading
 	}
 	w.problem(body)
+}
+
+// swallow reads on behind an answer that was given before the whole body was there, within bounds. A client that is
+// still writing reads no answer, and a connection closed on it would take the answer away (RFC 9112, section 9.6).
+func swallow(w *answer, r *http.Request) {
+	control := http.NewResponseController(w)
+	if control.Flush() != nil || control.SetReadDeadline(time.Now().Add(swallowFor)) != nil {
+		return // a recorder has no connection
+	}
+	_, _ = io.CopyN(io.Discard, r.Body, swallowBytes) // whatever ends it, the connection is closed next
 }
 
 // classify returns the status and the title of a kind; 500 for one that is not known.

@@ -290,6 +290,21 @@ func TestServer_RefusesALargeBodyBeforeItIsSent(t *testing.T) {
 	c.closed()
 }
 
+// A client that writes its whole body before it reads must still get the answer that the body is too large.
+func TestServer_RefusesALargeBodyToAClientThatWritesFirst(t *testing.T) {
+	_, address := serve(t, patient, 0)
+	for range 10 {
+		c := dial(t, address)
+		c.send("POST " + sendPath + jsonHead + "Content-Length: 3000000\r\n\r\n")
+		for range 30 {
+			c.send(strings.Repeat("x", 100_000))
+		}
+		if got := c.status(); got != 413 {
+			t.Fatalf("%d, want 413", got)
+		}
+	}
+}
+
 func TestServer_AnswersWhatIsNoPath(t *testing.T) {
 	_, address := serve(t, patient, 0)
 	for request, want := range map[string]int{

@@ -90,6 +90,8 @@ func (h *hook) OnPacketRead(cl *mochi.Client, pk packets.Packet) (packets.Packet
 	switch pk.FixedHeader.Type {
 	case packets.Puback:
 		s.acknowledged(pk.PacketID)
+	case packets.Disconnect:
+		s.conn.leaving.Store(true)
 	case packets.Publish:
 		if err := checkPublish(s.device, pk); err != nil {
 			h.server.cfg.Log.Warn("device sent a PUBLISH that is not allowed, cut", "device", s.device, "remote", cl.Net.Remote, "error", err)

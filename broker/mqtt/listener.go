@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"io"
 	"log/slog"
 	"net"
 	"sync"
@@ -24,7 +25,7 @@ type listener struct {
 	slots       chan struct{}
 	closing     chan struct{}
 	once        sync.Once
-	handshakes  sync.WaitGroup
+	running     sync.WaitGroup // handshakes and connections
 }
 
 func (l *listener) Init(*slog.Logger) (err error) {
@@ -61,7 +62,7 @@ func (l *listener) Serve(establish listeners.EstablishFn) {
 			c.Close()
 			continue
 		}
-		l.handshakes.Go(func() { l.handshake(c, establish) })
+		l.running.Go(func() { l.handshake(c, establish) })
 	}
 }
 
@@ -87,14 +88,15 @@ func (l *listener) handshake(c net.Conn, establish listeners.EstablishFn) {
 	}
 	handed = true
 	// In a goroutine of its own, so that the stack which the handshake grew is given back.
-	go func() {
+	l.running.Go(func() {
 		defer l.connections.Add(-1)
 		device := &conn{Conn: t, writeTimeout: l.cfg.WriteTimeout, ended: func() {}}
 		if err := establish(l.ID(), device); err != nil {
 			l.cfg.Log.Debug("connection ended", "remote", c.RemoteAddr().String(), "error", err)
 		}
 		device.ended() // however it ended: the protocol layer tells its hooks of some ways only
-	}()
+		device.linger()
+	})
 }
 
 // tlsConfig asks for a certificate of any issuer: which ones are registered is looked up after the handshake, where the
@@ -133,6 +135,30 @@ type conn struct {
 	device       device.ID // known after CONNECT
 	peer         *x509.Certificate
 	ended        func()
+	leaving      atomic.Bool // it sent DISCONNECT
+}
+
+// How long a device that sent DISCONNECT may take to close its connection, and what it may still send meanwhile.
+const (
+	lingerFor   = 500 * time.Millisecond
+	lingerBytes = 64 << 10
+)
+
+// Close closes the connection, unless the device has said that it is about to do so itself [MQTT-3.14.4-1]: closing
+// first would reset the connection under its last words, which some clients report as an error. linger closes it then.
+func (c *conn) Close() error {
+	if c.leaving.Load() {
+		return nil
+	}
+	return c.Conn.Close()
+}
+
+// linger waits for the device to close, and closes.
+func (c *conn) linger() {
+	if c.leaving.Load() && c.Conn.SetReadDeadline(time.Now().Add(lingerFor)) == nil {
+		_, _ = io.CopyN(io.Discard, c.Conn, lingerBytes) // whatever ends it, the connection is closed next
+	}
+	_ = c.Conn.Close() // it may be closed already
 }
 
 func (c *conn) certificate() *x509.Certificate {

@@ -143,7 +143,7 @@ func (s *Server) Close() error {
 	s.done.Wait()
 	s.cut(errStop, func(*Session) bool { return true })
 	err := s.mochi.Close()
-	s.listener.handshakes.Wait()
+	s.listener.running.Wait()
 	return err
 }
 

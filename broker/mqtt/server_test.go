@@ -600,3 +600,20 @@ func TestSessions_RevokedWhileConnecting(t *testing.T) {
 	w.write(connect("c"))
 	w.expectEnd()
 }
+
+// A device that says goodbye closes its connection itself; until then nothing is reset under it.
+func TestSessions_DisconnectLetsTheDeviceCloseFirst(t *testing.T) {
+	h := newHouse(t, nil)
+	w, s, _ := h.camera("cam-1")
+	w.write(frame(0xe0))
+	await(t, s.Gone())
+	if await(t, h.went) != s {
+		t.Error("another session went")
+	}
+	for range 100 { // a client that is still sending meets no reset
+		if _, err := w.conn.Write(frame(0xc0)); err != nil {
+			t.Fatalf("after DISCONNECT: %v", err)
+		}
+	}
+	w.expectEnd() // and one that never closes is closed
+}
