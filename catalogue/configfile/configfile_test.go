@@ -31,8 +31,8 @@ func TestDecode_RefusesAndNamesTheLine(t *testing.T) {
 	}
 	tests := map[string]struct{ data, want string }{
 		"good":                   {"name: a\non: true\ninner: {x: {list: [a]}}\n", ""},
-		"an unknown field":       {"name: a\nnam: b\n", `line 2: unknown field "nam"`},
-		"one inside a mapping":   {"inner:\n  x:\n    lists: []\n", `line 3: unknown field "lists"`},
+		"an unknown field":       {"name: a\nnam: b\n", `line 2: unknown field "nam": did you mean name?`},
+		"one inside a mapping":   {"inner:\n  x:\n    lists: []\n", `line 3: unknown field "lists": did you mean list?`},
 		"a repeated field":       {"name: a\nname: b\n", `line 2: mapping key "name" already defined at line 1`},
 		"a repeated free name":   {"inner:\n  x: {}\n  x: {}\n", `line 3: mapping key "x" already defined at line 2`},
 		"text for true":          {"on: maybe\n", "line 1: cannot take !!str `maybe` as true or false"},

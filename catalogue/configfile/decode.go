@@ -11,6 +11,7 @@ package configfile
 import (
 	"errors"
 	"fmt"
+	"reflect"
 	"strconv"
 	"strings"
 
@@ -69,43 +70,68 @@ func Decode(data []byte, maxBytes int, out any) error {
 	if len(data) > maxBytes {
 		return Faults{Faultf(0, "the file is larger than %d bytes", maxBytes)}
 	}
-	return faultsOf(yaml.Load(data, out, yaml.WithKnownFields())).Err()
+	return faultsOf(yaml.Load(data, out, yaml.WithKnownFields()), out).Err()
 }
 
 // DecodeNode reads one value of a document as Decode reads the whole.
 func DecodeNode(node *yaml.Node, out any) Faults {
-	return faultsOf(node.Load(out, yaml.WithKnownFields()))
+	return faultsOf(node.Load(out, yaml.WithKnownFields()), out)
 }
 
-func faultsOf(err error) Faults {
+func faultsOf(err error, out any) Faults {
 	if err == nil {
 		return nil
 	}
 	if many, ok := errors.AsType[*yaml.LoadErrors](err); ok {
 		faults := make(Faults, 0, len(many.Errors))
 		for _, one := range many.Errors {
-			faults = append(faults, faultOf(one))
+			faults = append(faults, faultOf(one, out))
 		}
 		return faults
 	}
 	if one, ok := errors.AsType[*yaml.LoadError](err); ok {
-		return Faults{faultOf(one)}
+		return Faults{faultOf(one, out)}
 	}
 	return Faults{{Message: err.Error()}}
 }
 
-// faultOf leaves out what only a reader of our code understands: names of Go types.
-func faultOf(err *yaml.LoadError) Fault {
+// faultOf leaves out what only a reader of our code understands: names of Go types. A field that out does not have is
+// told with the one that was probably meant.
+func faultOf(err *yaml.LoadError, out any) Fault {
 	message := strings.TrimPrefix(err.Message, "yaml: ")
 	if rest, ok := strings.CutPrefix(message, "field "); ok {
-		if name, _, ok := strings.Cut(rest, " not found in type "); ok {
-			message = "unknown field " + strconv.Quote(name)
+		if name, goType, ok := strings.Cut(rest, " not found in type "); ok {
+			message = "unknown field " + strconv.Quote(name) + DidYouMean(name, fieldsOf(reflect.TypeOf(out), goType))
 		}
 	}
 	if what, goType, ok := strings.Cut(message, " into "); ok && strings.HasPrefix(message, "cannot construct ") {
 		message = strings.Replace(what, "cannot construct", "cannot take", 1) + " as " + yamlType(goType)
 	}
 	return Fault{Line: err.Mark.Line, Message: message}
+}
+
+// fieldsOf returns the names of the fields of a struct type that is t or part of it.
+func fieldsOf(t reflect.Type, goType string) []string {
+	switch t.Kind() {
+	case reflect.Pointer, reflect.Slice, reflect.Map:
+		return fieldsOf(t.Elem(), goType)
+	case reflect.Struct:
+	default:
+		return nil
+	}
+	var names []string
+	for field := range t.Fields() {
+		name, tagged := field.Tag.Lookup("yaml")
+		if !tagged {
+			continue // a type of the library
+		}
+		if t.String() == goType {
+			names = append(names, name)
+		} else if inside := fieldsOf(field.Type, goType); inside != nil {
+			return inside
+		}
+	}
+	return names
 }
 
 func yamlType(goType string) string {
