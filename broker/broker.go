@@ -13,6 +13,7 @@ import (
 	"log/slog"
 	"net"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -107,8 +108,8 @@ func Start(ctx context.Context, cfg Config) (*Broker, error) {
 func (b *Broker) onClose(f func()) { b.closers = append(b.closers, f) }
 
 func (b *Broker) close() {
-	for i := len(b.closers) - 1; i >= 0; i-- {
-		b.closers[i]()
+	for _, closePart := range slices.Backward(b.closers) {
+		closePart()
 	}
 	b.closers = nil
 }

@@ -15,7 +15,7 @@ import (
 	"signaldevice/device"
 )
 
-// KeyFile, in the data folder, holds the keys that sign request ids, oldest first: one line each, key id, secret in base64, time of making.
+// KeyFile is the file of the data folder that holds the keys that sign request ids, oldest first: one line each, key id, secret in base64, time of making.
 // The nodes of a cluster share it.
 const KeyFile = "request-id.keys"
 

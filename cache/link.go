@@ -59,8 +59,7 @@ func newLink(cfg RedisConfig, probe script) (*link, error) {
 	l := &link{probe: probe, vouched: cfg.Vouched, log: cfg.Log}
 	option, err := rueidis.ParseURL(cfg.URL)
 	if err != nil {
-		var parse *url.Error
-		if errors.As(err, &parse) {
+		if parse, ok := errors.AsType[*url.Error](err); ok {
 			err = parse.Err // the error itself would show the password
 		}
 		return nil, fmt.Errorf("cache: redis URL: %w", err)

@@ -20,11 +20,11 @@ import (
 
 // Every kind of URL leads to the same cache.
 func TestOpenRedis_Transports(t *testing.T) {
-	dir, err := os.MkdirTemp("", "redis") // a socket's path is short
+	dir, err := os.MkdirTemp("", "redis") //nolint:usetesting // a socket's path must be short
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	socket := filepath.Join(dir, "s")
 	cert, key := selfSigned(t, dir)
 	tlsPort := freePort(t)

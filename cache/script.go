@@ -128,11 +128,11 @@ func (s *session) read(c call, result rueidis.RedisResult) answer {
 	if err != nil {
 		return answer{err: err}
 	}
-	real, err := values[0].AsInt64()
+	now, err := values[0].AsInt64()
 	if err != nil {
 		return answer{err: err}
 	}
-	s.clock(c.tag).Store(real - s.elapsed(time.Now()))
+	s.clock(c.tag).Store(now - s.elapsed(time.Now()))
 	if len(values) == 1 {
 		return answer{err: errLate}
 	}

@@ -119,8 +119,7 @@ func invalid(field, message string) error {
 
 // renamed gives a fault of the registry the name that its field has in IoT Core's protos.
 func renamed(err error, name func(location string) string) error {
-	var e *device.Error
-	if errors.As(err, &e) {
+	if e, ok := errors.AsType[*device.Error](err); ok {
 		for i := range e.Faults {
 			e.Faults[i].Location = name(e.Faults[i].Location)
 		}

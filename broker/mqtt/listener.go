@@ -1,6 +1,7 @@
 package mqtt
 
 import (
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -29,7 +30,7 @@ type listener struct {
 }
 
 func (l *listener) Init(*slog.Logger) (err error) {
-	l.ln, err = net.Listen("tcp", l.cfg.Addr)
+	l.ln, err = new(net.ListenConfig).Listen(context.Background(), "tcp", l.cfg.Addr)
 	return err
 }
 
@@ -82,7 +83,7 @@ func (l *listener) handshake(c net.Conn, establish listeners.EstablishFn) {
 		return
 	}
 	t := tls.Server(c, l.tlsConfig())
-	if err := t.Handshake(); err != nil {
+	if err := t.HandshakeContext(context.Background()); err != nil { // the connection's deadline bounds it
 		l.cfg.Log.Debug("TLS handshake failed", "remote", c.RemoteAddr().String(), "error", err)
 		return
 	}

@@ -20,13 +20,13 @@ const (
 	maxFilters      = 32
 )
 
-// ErrNotSubscribed: the session does not receive this topic.
+// ErrNotSubscribed tells that the session does not receive this topic.
 var ErrNotSubscribed = errors.New("mqtt: the device is not subscribed")
 
-// ErrBusy: too many commands wait for this device's PUBACK.
+// ErrBusy tells that too many commands wait for this device's PUBACK.
 var ErrBusy = errors.New("mqtt: too many commands wait for the device's acknowledgement")
 
-// ErrGone: the connection ended before the packet was written.
+// ErrGone tells that the connection ended before the packet was written.
 var ErrGone = errors.New("mqtt: the connection has ended")
 
 // Session is one connection of a device. It is safe for concurrent use.

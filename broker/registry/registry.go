@@ -270,8 +270,7 @@ func errNoDevice() error {
 }
 
 func errUnavailable(cause error) error {
-	var known *device.Error
-	if errors.As(cause, &known) {
+	if _, known := errors.AsType[*device.Error](cause); known {
 		return cause
 	}
 	return device.Wrap(device.BrokerUnavailable, cause, "the device registry does not answer, nothing was changed")

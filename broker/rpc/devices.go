@@ -87,8 +87,7 @@ func emptyCSR() error {
 
 // renamed gives a fault the name that its field has here.
 func renamed(err error, from, to string) error {
-	var e *device.Error
-	if errors.As(err, &e) {
+	if e, ok := errors.AsType[*device.Error](err); ok {
 		for i := range e.Faults {
 			if e.Faults[i].Location == from {
 				e.Faults[i].Location = to
@@ -133,7 +132,7 @@ func (s *DeviceServer) CreateEnrolmentCode(ctx context.Context, in *brokerv1.Cre
 // GetDevice returns one device with its presence.
 func (s *DeviceServer) GetDevice(ctx context.Context, in *brokerv1.GetDeviceRequest) (*brokerv1.Device, error) {
 	var f faults
-	id := f.device("device_id", in.DeviceId)
+	id := f.device(in.DeviceId)
 	if err := f.err(); err != nil {
 		return nil, err
 	}

@@ -10,7 +10,6 @@ import (
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
-	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"signaldevice/broker/registry"
@@ -310,8 +309,8 @@ func TestDevices_List(t *testing.T) {
 		"all":              {&brokerv1.ListDevicesRequest{}, "00 01 02 03 04 05 06 07 08 09 10 11"},
 		"by label":         {&brokerv1.ListDevicesRequest{Labels: map[string]string{"depot": "south"}}, "01 03 05 07 09 11"},
 		"by name":          {&brokerv1.ListDevicesRequest{Name: "XI-1"}, "10 11"},
-		"online":           {&brokerv1.ListDevicesRequest{Online: proto.Bool(true)}, "00 03 06 09"},
-		"offline in south": {&brokerv1.ListDevicesRequest{Online: proto.Bool(false), Labels: map[string]string{"depot": "south"}}, "01 05 07 11"},
+		"online":           {&brokerv1.ListDevicesRequest{Online: new(true)}, "00 03 06 09"},
+		"offline in south": {&brokerv1.ListDevicesRequest{Online: new(false), Labels: map[string]string{"depot": "south"}}, "01 05 07 11"},
 	}
 	for name, tt := range tests {
 		for _, size := range []int32{0, 1, 5, 1000} {

@@ -29,7 +29,7 @@ type QueueServer struct {
 func (s *QueueServer) Drain(in *brokerv1.DrainRequest, out grpc.ServerStreamingServer[brokerv1.DrainResponse]) error {
 	var f faults
 	q := queue.Drain{
-		Device: f.device("device_id", in.DeviceId), Mailbox: f.mailbox("mailbox", in.Mailbox, false), After: in.After,
+		Device: f.device(in.DeviceId), Mailbox: f.mailbox(in.Mailbox, false), After: in.After,
 		Limit: f.page("max_replies", in.MaxReplies, defaultReplies), Wait: f.duration("wait", in.Wait, 0, maxWait),
 		Requests: map[device.UUID]bool{},
 	}
@@ -96,7 +96,7 @@ func (s *QueueServer) command(ctx context.Context, c device.Claims) (string, err
 // Acknowledge removes replies, now or after their grace.
 func (s *QueueServer) Acknowledge(ctx context.Context, in *brokerv1.AcknowledgeRequest) (*brokerv1.AcknowledgeResponse, error) {
 	var f faults
-	dev := f.device("device_id", in.DeviceId)
+	dev := f.device(in.DeviceId)
 	f.size("positions", len(in.Positions), 1, maxPositions)
 	after := f.duration("after", in.After, 0, maxGrace)
 	if err := f.err(); err != nil {

@@ -58,7 +58,7 @@ func (s *RequestServer) Send(ctx context.Context, in *brokerv1.SendRequest) (*br
 func readSend(in *brokerv1.SendRequest) (delivery.Command, error) {
 	var f faults
 	c := delivery.Command{
-		Device: f.device("device_id", in.DeviceId), Mailbox: f.mailbox("mailbox", in.Mailbox, true),
+		Device: f.device(in.DeviceId), Mailbox: f.mailbox(in.Mailbox, true),
 		Client: device.ClientID(in.Client), Name: in.Command, Hold: in.Hold, Key: in.IdempotencyKey, Labels: in.Labels,
 		DeliverWithin:     f.duration("deliver_within", in.DeliverWithin, time.Second, maxWithin),
 		ReplyWithin:       f.duration("reply_within", in.ReplyWithin, time.Second, maxWithin),
@@ -87,7 +87,7 @@ func readSend(in *brokerv1.SendRequest) (delivery.Command, error) {
 // Cancel takes a held command back.
 func (s *RequestServer) Cancel(ctx context.Context, in *brokerv1.CancelRequest) (*brokerv1.CancelResponse, error) {
 	var f faults
-	m := f.mailbox("mailbox", in.Mailbox, true)
+	m := f.mailbox(in.Mailbox, true)
 	if err := f.err(); err != nil {
 		return nil, err
 	}
@@ -101,7 +101,7 @@ func (s *RequestServer) Cancel(ctx context.Context, in *brokerv1.CancelRequest) 
 // GetRequests tells the state of each request. An id that is malformed, of another client or unknown is NOT_FOUND.
 func (s *RequestServer) GetRequests(ctx context.Context, in *brokerv1.GetRequestsRequest) (*brokerv1.GetRequestsResponse, error) {
 	var f faults
-	m := f.mailbox("mailbox", in.Mailbox, false)
+	m := f.mailbox(in.Mailbox, false)
 	f.size("request_ids", len(in.RequestIds), 1, maxIDs)
 	if err := f.err(); err != nil {
 		return nil, err
@@ -136,10 +136,10 @@ func (s *RequestServer) find(ctx context.Context, m device.Mailbox, id device.Re
 // ListRequests pages through records, newest first.
 func (s *RequestServer) ListRequests(ctx context.Context, in *brokerv1.ListRequestsRequest) (*brokerv1.ListRequestsResponse, error) {
 	var f faults
-	m := f.mailbox("mailbox", in.Mailbox, false)
+	m := f.mailbox(in.Mailbox, false)
 	var dev device.ID
 	if in.DeviceId != "" {
-		dev = f.device("device_id", in.DeviceId)
+		dev = f.device(in.DeviceId)
 	}
 	limit := f.page("page_size", in.PageSize, defaultPage)
 	cursor := f.cursor("page_token", in.PageToken)
@@ -216,21 +216,21 @@ func (f *faults) size(field string, n, least, most int) {
 	}
 }
 
-func (f *faults) device(field, id string) device.ID {
+func (f *faults) device(id string) device.ID {
 	if err := device.ID(id).Validate(); err != nil {
-		f.add(field, "is not a device id")
+		f.add("device_id", "is not a device id")
 	}
 	return device.ID(id)
 }
 
-func (f *faults) mailbox(field string, b []byte, needed bool) (m device.Mailbox) {
+func (f *faults) mailbox(b []byte, needed bool) (m device.Mailbox) {
 	switch {
 	case len(b) == len(m):
 		return device.Mailbox(b)
 	case len(b) != 0:
-		f.add(field, "must have 16 bytes")
+		f.add("mailbox", "must have 16 bytes")
 	case needed:
-		f.add(field, "is missing")
+		f.add("mailbox", "is missing")
 	}
 	return m
 }
