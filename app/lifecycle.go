@@ -27,6 +27,9 @@ func newLifecycle(log *slog.Logger) *lifecycle {
 	return &lifecycle{log: log, failed: make(chan error, 1)}
 }
 
+// lastChance is what a step still gets when the deadline has passed, to let go.
+const lastChance = 100 * time.Millisecond
+
 // onStop adds a step. A step that gets a context which has ended still runs, and must then let go at once.
 func (l *lifecycle) onStop(name string, stop func(context.Context) error) {
 	l.steps = append(l.steps, stopStep{name, stop})
@@ -83,12 +86,13 @@ func (l *lifecycle) fail(name string, err error) {
 	}
 }
 
-// stop runs every step, whatever the ones before it answered, and returns all their errors.
+// stop runs every step, whatever the ones before it answered, and returns all their errors. A step that does not end is
+// left behind: the process has to.
 func (l *lifecycle) stop(ctx context.Context) error {
 	var errs []error
 	for _, step := range slices.Backward(l.steps) {
 		began := time.Now()
-		err := step.stop(ctx)
+		err := step.run(ctx)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("stop %s: %w", step.name, err))
 		}
@@ -96,4 +100,20 @@ func (l *lifecycle) stop(ctx context.Context) error {
 	}
 	l.steps = nil
 	return errors.Join(errs...)
+}
+
+func (s stopStep) run(ctx context.Context) error {
+	answer := make(chan error, 1)
+	go func() { answer <- s.stop(ctx) }()
+	select {
+	case err := <-answer:
+		return err
+	case <-ctx.Done():
+	}
+	select {
+	case err := <-answer:
+		return err
+	case <-time.After(lastChance):
+		return fmt.Errorf("it did not end: %w", ctx.Err())
+	}
 }

@@ -38,25 +38,41 @@ func TestLifecycle_StopsInReverseOrderWhateverAStepAnswers(t *testing.T) {
 }
 
 func TestLifecycle_AStepThatHangsLeavesTheOthersTheirTurn(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		l := newLifecycle(slog.New(slog.DiscardHandler))
-		closed := false
-		release := make(chan struct{})
-		l.onStop("listener", func(context.Context) error { closed = true; return nil })
-		l.background("stuck", func(context.Context) error { <-release; return nil })
-		ctx, cancel := context.WithTimeout(t.Context(), 8*time.Second)
-		defer cancel()
+	tests := map[string]func(l *lifecycle, release chan struct{}){
+		"a part that does not end": func(l *lifecycle, release chan struct{}) {
+			l.background("stuck", func(context.Context) error { <-release; return nil })
+		},
+		"a step that does not look at its deadline": func(l *lifecycle, release chan struct{}) {
+			l.onStop("stuck", func(context.Context) error { <-release; return nil })
+		},
+	}
+	for name, stuck := range tests {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				release := make(chan struct{})
+				l := newLifecycle(slog.New(slog.DiscardHandler))
+				closed := false
+				l.onStop("listener", func(context.Context) error { closed = true; return nil })
+				stuck(l, release)
+				ctx, cancel := context.WithTimeout(t.Context(), StopWithin)
+				defer cancel()
+				began := time.Now()
 
-		err := l.stop(ctx)
+				err := l.stop(ctx)
 
-		if !errors.Is(err, context.DeadlineExceeded) {
-			t.Errorf("stop answered %v, want that the deadline passed", err)
-		}
-		if !closed {
-			t.Error("the step below the stuck one did not run")
-		}
-		close(release)
-	})
+				if !errors.Is(err, context.DeadlineExceeded) {
+					t.Errorf("stop answered %v, want that the deadline passed", err)
+				}
+				if took := time.Since(began); took > StopWithin+2*lastChance {
+					t.Errorf("stop took %s, want hardly more than %s", took, StopWithin)
+				}
+				if !closed {
+					t.Error("the step below the stuck one did not run")
+				}
+				close(release)
+			})
+		})
+	}
 }
 
 func TestLifecycle_APartThatEndsByItselfIsAFailure(t *testing.T) {
