@@ -110,7 +110,7 @@ func Read(folder fs.FS, only ...string) (*Export, error) {
 	if len(only) == 0 {
 		r.strayLists()
 	}
-	r.count(brokersFile, "brokers", brokersFile, "brokers of IoT Core: a device here has its own topics, as in a registry")
+	r.count(brokersFile, "brokers", brokersFile, "brokers of IoT Core", "there is nothing like them here")
 	return r.export, nil
 }
 
@@ -131,8 +131,8 @@ func (r *reader) keep(err error) {
 	if err == nil {
 		return
 	}
-	var f Finding
-	if !errors.As(err, &f) {
+	f, ok := errors.AsType[Finding](err)
+	if !ok {
 		f = Finding{"export", err.Error()}
 	}
 	r.export.Faults = append(r.export.Faults, f)
@@ -171,8 +171,9 @@ func (r *reader) registry(row row, only []string) error {
 	if len(labels) > 0 {
 		r.note(reg.place(), "has labels of its own: there is one registry here, without labels")
 	}
-	r.count(registryCertsFile(reg.ID), "certificates", reg.place(), "certificates of its own: a back end connects by gRPC, with a certificate of signal-device broker cert")
-	r.count(streamsFile(reg.ID), "data_stream_exports", reg.place(), "exports to data streams: Watch and Drain give the replies")
+	r.count(registryCertsFile(reg.ID), "certificates", reg.place(), "certificates of its own",
+		"a back end connects by gRPC, with a certificate of signal-device broker cert")
+	r.count(streamsFile(reg.ID), "data_stream_exports", reg.place(), "exports to data streams", "replies are read through the API")
 	if err := r.devices(&reg); err != nil {
 		return err
 	}
@@ -181,14 +182,14 @@ func (r *reader) registry(row row, only []string) error {
 }
 
 // count notes how many entries a list has that cannot be moved.
-func (r *reader) count(file, field, place, what string) {
+func (r *reader) count(file, field, place, what, why string) {
 	rows, err := readList(r.folder, file, field)
-	var f Finding
+	f, bad := errors.AsType[Finding](err)
 	switch {
-	case errors.As(err, &f):
+	case bad:
 		r.note(f.Place, "%s; nothing of it would be moved", f.Text)
 	case len(rows) > 0:
-		r.note(place, "has %d %s", len(rows), what)
+		r.note(place, "has %s (%d): %s", what, len(rows), why)
 	}
 }
 
@@ -307,8 +308,7 @@ func (r *reader) aliases(registry string) map[device.ID][]string {
 		}
 		out[id] = append(out[id], alias+" for "+topic)
 	}
-	var f Finding
-	if errors.As(err, &f) {
+	if f, bad := errors.AsType[Finding](err); bad {
 		r.note(f.Place, "%s: perhaps not every topic alias is told here", f.Text)
 	}
 	return out

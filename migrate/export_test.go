@@ -86,12 +86,12 @@ func TestRead_SameExportInOtherForms(t *testing.T) {
 // I10: what is damaged is left out and told in one line; everything else is read.
 func TestRead_DamagedExport(t *testing.T) {
 	const devices, certs = "devices-are0reg.json", "device-certs-are0reg/are0two.json"
-	replace := func(file, old, new string) func(files) {
+	replace := func(file, old, next string) func(files) {
 		return func(f files) {
 			if !strings.Contains(f[file], old) {
 				panic(old)
 			}
-			f[file] = strings.Replace(f[file], old, new, 1)
+			f[file] = strings.Replace(f[file], old, next, 1)
 		}
 	}
 	// A device without a known id leaves its list of certificates behind, which would be a second fault.
@@ -185,13 +185,13 @@ func TestRead_Notes(t *testing.T) {
 	}{
 		"certificates of the registry": {func(f files) {
 			f["registry-certs-are0reg.json"] = `[{"registry_id":"are0reg","certificate_data":"x"},{}]`
-		}, "registry north (are0reg): has 2 certificates of its own: a back end connects by gRPC, with a certificate of signal-device broker cert"},
+		}, "registry north (are0reg): has certificates of its own (2): a back end connects by gRPC, with a certificate of signal-device broker cert"},
 		"a damaged list of them": {func(f files) { f["registry-certs-are0reg.json"] = `[` },
 			"registry-certs-are0reg.json: is cut off: the JSON has no end; nothing of it would be moved"},
 		"exports to data streams": {func(f files) { f["yds-exports-are0reg.json"] = `[{"id":"x"}]` },
-			"registry north (are0reg): has 1 exports to data streams: Watch and Drain give the replies"},
+			"registry north (are0reg): has exports to data streams (1): replies are read through the API"},
 		"brokers": {func(f files) { f["brokers.json"] = `[{"id":"x"}]` },
-			"brokers.json: has 1 brokers of IoT Core: a device here has its own topics, as in a registry"},
+			"brokers.json: has brokers of IoT Core (1): there is nothing like them here"},
 		"labels of the registry": {func(f files) {
 			f["registries.json"] = strings.Replace(f["registries.json"], `"status"`, `"labels":{"a":"b"},"status"`, 1)
 		}, "registry north (are0reg): has labels of its own: there is one registry here, without labels"},

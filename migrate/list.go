@@ -75,8 +75,7 @@ func readText(folder fs.FS, name string) ([]byte, error) {
 
 // cause is an error's text without the path of the file, which the caller names.
 func cause(err error) string {
-	var path *fs.PathError
-	if errors.As(err, &path) {
+	if path, ok := errors.AsType[*fs.PathError](err); ok {
 		err = path.Err
 	}
 	return err.Error()
@@ -107,9 +106,9 @@ func unwrap(data []byte, name, field string) ([]byte, error) {
 
 // notJSON tells why data was not decoded: with the line of a fault of syntax, else with what was wanted.
 func notJSON(name string, data []byte, err error, wanted string) error {
-	var syntax *json.SyntaxError
+	syntax, ok := errors.AsType[*json.SyntaxError](err)
 	switch {
-	case !errors.As(err, &syntax):
+	case !ok:
 		return Finding{name, wanted}
 	case int(syntax.Offset) >= len(data):
 		return Finding{name, "is cut off: the JSON has no end"}

@@ -1,15 +1,7 @@
 package migrate_test
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/tls"
-	"crypto/x509"
-	"crypto/x509/pkix"
 	"encoding/json"
-	"encoding/pem"
-	"math/big"
 	"slices"
 	"strings"
 	"testing"
@@ -19,35 +11,14 @@ import (
 	"go.uber.org/goleak"
 
 	"signaldevice/migrate"
+	"signaldevice/migrate/migratetest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// newCert makes a self-signed certificate, as a camera has one, that expires at the given time.
-func newCert(t testing.TB, notAfter time.Time) (tls.Certificate, string) {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	serial, err := rand.Int(rand.Reader, big.NewInt(1<<62))
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{
-		SerialNumber: serial, Subject: pkix.Name{CommonName: "camera"}, NotBefore: notAfter.AddDate(-10, 0, 0), NotAfter: notAfter,
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key},
-		string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
-}
-
 func validCert(t testing.TB) string {
 	t.Helper()
-	_, text := newCert(t, time.Now().AddDate(5, 0, 0))
+	_, text := migratetest.Certificate(t, time.Now().AddDate(5, 0, 0))
 	return text
 }
 

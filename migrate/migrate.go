@@ -48,7 +48,7 @@ type Broker interface {
 func Devices(ctx context.Context, b Broker) ([]device.Device, error) {
 	var all []device.Device
 	for cursor := ""; ; {
-		page, next, err := b.Devices(ctx, dispatch.DeviceFilter{Limit: pageSize, Cursor: cursor})
+		page, next, err := devices(ctx, b, cursor)
 		if err != nil {
 			return nil, fmt.Errorf("migrate: list the devices that are there: %w", err)
 		}
@@ -57,6 +57,12 @@ func Devices(ctx context.Context, b Broker) ([]device.Device, error) {
 			return all, nil
 		}
 	}
+}
+
+func devices(ctx context.Context, b Broker, cursor string) (page []device.Device, next string, err error) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	return b.Devices(ctx, dispatch.DeviceFilter{Limit: pageSize, Cursor: cursor})
 }
 
 // Result is what Run did.
@@ -171,8 +177,7 @@ func (m *mover) settle(count func(*Result)) {
 // reason is the broker's refusal, with every fault where it names any.
 func reason(err error) string {
 	text := err.Error()
-	var known *device.Error
-	if errors.As(err, &known) && len(known.Faults) > 0 {
+	if known, ok := errors.AsType[*device.Error](err); ok && len(known.Faults) > 0 {
 		var faults []string
 		for _, f := range known.Faults {
 			faults = append(faults, f.Location+" "+f.Message)

@@ -16,6 +16,7 @@ import (
 
 	"signaldevice/device"
 	"signaldevice/migrate"
+	"signaldevice/migrate/migratetest"
 )
 
 func plan(x *migrate.Export, there ...device.Device) *migrate.Plan {
@@ -56,8 +57,8 @@ func TestPlan_DeviceKeepsEverything(t *testing.T) {
 
 func TestPlan_Certificates(t *testing.T) {
 	good := validCert(t)
-	_, expired := newCert(t, time.Now().Add(-time.Hour))
-	_, lastDay := newCert(t, time.Now().Add(time.Hour))
+	_, expired := migratetest.Certificate(t, time.Now().Add(-time.Hour))
+	_, lastDay := migratetest.Certificate(t, time.Now().Add(time.Hour))
 	damaged := strings.Replace(good, "\nMII", "\nNII", 1)
 	tests := map[string]struct {
 		pems     []string
@@ -189,7 +190,7 @@ func TestPlan_WhatIsThere(t *testing.T) {
 
 // A certificate that was moved and has expired since must not make its device look different.
 func TestPlan_CertificateThatExpiredSinceTheMove(t *testing.T) {
-	_, cert := newCert(t, time.Now().AddDate(1, 0, 0))
+	_, cert := migratetest.Certificate(t, time.Now().AddDate(1, 0, 0))
 	moved := plan(oneDevice(cert)).Moves[0]
 	p := migrate.NewPlan(oneDevice(cert), []device.Device{moved}, time.Now().AddDate(2, 0, 0))
 	if p.Present != 1 || len(p.Faults) > 0 {

@@ -65,7 +65,7 @@ func (c *migrateCommand) Run(ctx context.Context, env *environment) error {
 		}
 	}
 	plan := migrate.NewPlan(export, there, time.Now())
-	if _, err := io.WriteString(env.out, planText(c.From, plan)); err != nil {
+	if _, err := io.WriteString(env.out, planText(plan)); err != nil {
 		return err
 	}
 	if c.DryRun {
@@ -110,15 +110,15 @@ func (c *migrateCommand) finish(out io.Writer, text string, faults int) error {
 		return err
 	}
 	if faults > 0 {
-		return fmt.Errorf("not everything of %s can be moved: %d problems are listed above", c.From, faults)
+		return fmt.Errorf("not everything of %s can be moved: see the problems above", c.From)
 	}
 	return nil
 }
 
 // planText tells what will be done, and what will not.
-func planText(folder string, plan *migrate.Plan) string {
-	return fmt.Sprintf("%s: %d devices in %d registries; %d to move, %d there already, %d problems\n\n",
-		folder, plan.Devices, plan.Registries, len(plan.Moves), plan.Present, len(plan.Faults)) +
+func planText(plan *migrate.Plan) string {
+	return fmt.Sprintf("Registries: %d, devices: %d. To move: %d, there already: %d, problems: %d.\n\n",
+		plan.Registries, plan.Devices, len(plan.Moves), plan.Present, len(plan.Faults)) +
 		findingsText("Problems: these are not moved", plan.Faults) +
 		findingsText("Warnings: these cameras cannot connect, or not as they did", plan.Warnings) +
 		findingsText("Notes", plan.Notes)
