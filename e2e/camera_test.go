@@ -81,20 +81,26 @@ func (d *device) connect() *connection {
 // dial opens an MQTT connection that subscribes to nothing yet.
 func (d *device) dial() mqtt.Client {
 	d.t.Helper()
+	client := d.client()
+	done(d.t, "connect", client.Connect())
+	d.t.Cleanup(func() { client.Disconnect(0) })
+	return client
+}
+
+// client returns an MQTT client that is not connected yet.
+func (d *device) client() mqtt.Client {
+	d.t.Helper()
 	pool := x509.NewCertPool()
 	if !pool.AppendCertsFromPEM([]byte(d.CA)) {
 		d.t.Fatalf("no CA in %q", d.CA)
 	}
-	client := mqtt.NewClient(mqtt.NewClientOptions().
+	return mqtt.NewClient(mqtt.NewClientOptions().
 		AddBroker(d.MQTT).
 		SetClientID("e2e").
 		SetTLSConfig(&tls.Config{RootCAs: pool, Certificates: []tls.Certificate{d.cert}}).
 		SetAutoReconnect(false).
 		SetConnectTimeout(startTimeout).
 		SetWriteTimeout(stopTimeout))
-	done(d.t, "connect", client.Connect())
-	d.t.Cleanup(func() { client.Disconnect(0) })
-	return client
 }
 
 // next returns the next command.

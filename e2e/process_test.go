@@ -118,10 +118,17 @@ func (p *process) terminate() int {
 	return p.cmd.ProcessState.ExitCode()
 }
 
+// showLogOfFailure makes a data race a failure, and shows what the process said: of a race the first report, else the
+// end.
 func (p *process) showLogOfFailure() {
-	if log := read(p.t, p.log); p.t.Failed() || strings.Contains(log, "DATA RACE") {
+	const most = 60 // lines
+	log := read(p.t, p.log)
+	if i := strings.Index(log, "WARNING: DATA RACE"); i >= 0 {
+		lines := strings.SplitAfter(log[i:], "\n")
+		p.t.Errorf("%s: %s", p.cmd.Args[1], strings.Join(lines[:min(most, len(lines))], ""))
+	} else if p.t.Failed() {
 		lines := strings.SplitAfter(log, "\n")
-		p.t.Errorf("%s: the end of its log:\n%s", p.cmd.Args[1], strings.Join(lines[max(0, len(lines)-40):], ""))
+		p.t.Errorf("%s: the end of its log:\n%s", p.cmd.Args[1], strings.Join(lines[max(0, len(lines)-most):], ""))
 	}
 }
 

@@ -1,7 +1,9 @@
 package e2e
 
 import (
+	"fmt"
 	"net/http"
+	"sync"
 	"testing"
 	"time"
 )
@@ -55,4 +57,34 @@ func TestSIGTERM_AnswersThoseWhoWait(t *testing.T) {
 			t.Errorf("a call that waited was answered %+v, want the state and no reply", got)
 		}
 	}
+}
+
+func TestSIGTERM_WhileCamerasComeAndGo(t *testing.T) {
+	s := startSystem(t)
+	const cameras = 20
+	var busy sync.WaitGroup
+	came := make(chan struct{}, cameras)
+	for i := range cameras {
+		dev := s.admin.newDevice(fmt.Sprintf("cam-%d", i))
+		busy.Go(func() {
+			for n := 0; ; n++ {
+				client := dev.client()
+				if token := client.Connect(); !token.WaitTimeout(startTimeout) || token.Error() != nil {
+					return // the broker has gone
+				}
+				if n == 1 {
+					came <- struct{}{}
+				}
+				client.Disconnect(0)
+			}
+		})
+	}
+	for range cameras {
+		<-came
+	}
+
+	if code := s.terminate(); code != 0 {
+		t.Errorf("exit code %d, want 0", code)
+	}
+	busy.Wait()
 }
