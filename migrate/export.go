@@ -1,7 +1,6 @@
 package migrate
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -139,28 +138,20 @@ func (r *reader) keep(err error) {
 }
 
 // registry reads one registry and everything that belongs to it.
-func (r *reader) registry(row row, only []string) error {
-	id, err := row.id("id")
-	if err != nil {
-		return err
+func (r *reader) registry(row *row, only []string) error {
+	reg := Registry{ID: string(row.id("id"))}
+	if row.fault != nil {
+		return row.fault
 	}
-	name, err := row.text("name")
-	if err != nil {
-		return err
-	}
-	status, err := row.text("status")
-	if err != nil {
-		return err
-	}
-	labels, err := row.texts("labels")
-	if err != nil {
-		return err
-	}
-	reg := Registry{ID: string(id), Name: name}
 	if r.known[reg.ID] {
 		return Finding{row.place, "is there twice"}
 	}
-	r.known[reg.ID] = true
+	r.known[reg.ID] = true // from here on its files are not strays, though it may not be readable
+	reg.Name = row.text("name")
+	status, labels := row.text("status"), row.texts("labels")
+	if row.fault != nil {
+		return row.fault
+	}
 	switch {
 	case len(only) > 0 && !slices.Contains(only, reg.ID):
 		return nil
@@ -223,35 +214,23 @@ func (r *reader) devices(reg *Registry) error {
 }
 
 // device reads one device with the list of its certificates.
-func (r *reader) device(registry string, row row, aliases map[device.ID][]string) (d Device, err error) {
-	if d.ID, err = row.id("id"); err != nil {
-		return d, err
+func (r *reader) device(registry string, row *row, aliases map[device.ID][]string) (d Device, err error) {
+	d.ID = row.id("id")
+	if row.fault != nil {
+		return d, row.fault
 	}
 	if first, ok := r.files[d.ID]; ok {
 		return d, Finding{row.place, fmt.Sprintf("device %s is there twice, first in %s", d.ID, first)}
 	}
-	r.files[d.ID] = row.place // from here on it is known, though it may not be readable
-	owner, err := row.text("registry_id")
-	if err != nil {
-		return d, err
+	r.files[d.ID] = row.place // from here on its list is not a stray, though it may not be readable
+	owner := row.text("registry_id")
+	d.Name, d.Description, d.Labels = row.text("name"), row.text("description"), row.texts("labels")
+	own := row.texts("topic_aliases")
+	if row.fault != nil {
+		return d, row.fault
 	}
 	if owner != "" && owner != registry {
 		return d, Finding{row.place, fmt.Sprintf("device %s is of another registry", d.ID)}
-	}
-	if d.Name, err = row.text("name"); err != nil {
-		return d, err
-	}
-	if d.Description, err = row.text("description"); err != nil {
-		return d, err
-	}
-	labels, err := row.texts("labels")
-	if err != nil {
-		return d, err
-	}
-	d.Labels = labels
-	own, err := row.texts("topic_aliases")
-	if err != nil {
-		return d, err
 	}
 	if d.Certificates, err = r.certificates(registry, d.ID); err != nil {
 		return d, err
@@ -276,18 +255,13 @@ func (r *reader) certificates(registry string, id device.ID) ([]Certificate, err
 	}
 	var out []Certificate
 	for _, row := range rows {
-		owner, err := row.text("device_id")
-		if err != nil {
-			return nil, err
-		}
-		if owner != "" && owner != string(id) {
+		owner, pem := row.text("device_id"), row.text("certificate_data")
+		switch {
+		case row.fault != nil:
+			return nil, row.fault
+		case owner != "" && owner != string(id):
 			return nil, Finding{row.place, "is a certificate of another device"}
-		}
-		pem, err := row.text("certificate_data")
-		if err != nil {
-			return nil, err
-		}
-		if pem == "" {
+		case pem == "":
 			return nil, Finding{row.place, "has no certificate_data"}
 		}
 		out = append(out, Certificate{Place: row.place, PEM: pem})
@@ -300,13 +274,11 @@ func (r *reader) aliases(registry string) map[device.ID][]string {
 	out := map[device.ID][]string{}
 	rows, err := readList(r.folder, aliasesFile(registry), "aliases")
 	for _, row := range rows {
-		id, idErr := row.id("device_id")
-		alias, aliasErr := row.text("alias")
-		topic, topicErr := row.text("topic_prefix")
-		if err = cmp.Or(idErr, aliasErr, topicErr); err != nil {
+		id, alias := row.id("device_id"), row.text("alias")+" for "+row.text("topic_prefix")
+		if err = row.fault; err != nil {
 			break
 		}
-		out[id] = append(out[id], alias+" for "+topic)
+		out[id] = append(out[id], alias)
 	}
 	if f, bad := errors.AsType[Finding](err); bad {
 		r.note(f.Place, "%s: perhaps not every topic alias is told here", f.Text)

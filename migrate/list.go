@@ -17,16 +17,18 @@ import (
 // maxFile is the most bytes that one file may have: more than 50,000 devices with all their labels.
 const maxFile = 64 << 20
 
-// row is one entry of a list that the vendor's tool printed.
+// row is one entry of a list that the vendor's tool printed. Its fields are read one after the other, and the first that
+// is not what it should be becomes its fault.
 type row struct {
 	place  string                     // "devices-are1.json: [3]"
 	fields map[string]json.RawMessage // by their names in snake case; nil: the entry is not an object
+	fault  error                      // a Finding
 }
 
 // readList reads a list as the vendor's tool prints it: an array of objects, or the answer of the REST API, which holds
 // the array in a field. Field names may be in snake case (--format json) or in camel case (json-rest). The error is
 // fs.ErrNotExist, or a Finding that names the file and the place in it.
-func readList(folder fs.FS, name, field string) ([]row, error) {
+func readList(folder fs.FS, name, field string) ([]*row, error) {
 	data, err := readText(folder, name)
 	if err != nil {
 		return nil, err
@@ -40,9 +42,9 @@ func readList(folder fs.FS, name, field string) ([]row, error) {
 	if err := json.Unmarshal(data, &entries); err != nil {
 		return nil, notJSON(name, data, err, "must be a list")
 	}
-	rows := make([]row, len(entries))
+	rows := make([]*row, len(entries))
 	for i, entry := range entries {
-		rows[i] = row{place: fmt.Sprintf("%s: [%d]", name, i), fields: fieldsOf(entry)}
+		rows[i] = &row{place: fmt.Sprintf("%s: [%d]", name, i), fields: fieldsOf(entry)}
 	}
 	return rows, nil
 }
@@ -141,39 +143,35 @@ func snake(name string) string {
 	return b.String()
 }
 
-// decode puts a field into out, a pointer. A field that is missing or null leaves it as it is.
-func (r row) decode(field string, out any, wanted string) error {
-	if r.fields == nil {
-		return Finding{r.place, "must be an object"}
+// decode puts a field into out, a pointer. A field that is missing or null leaves it as it is, and so does every field
+// after a fault.
+func (r *row) decode(field string, out any, wanted string) {
+	switch value, ok := r.fields[field]; {
+	case r.fault != nil:
+	case r.fields == nil:
+		r.fault = Finding{r.place, "must be an object"}
+	case ok && json.Unmarshal(value, out) != nil:
+		r.fault = Finding{r.place + "." + field, "must be " + wanted}
 	}
-	value, ok := r.fields[field]
-	if ok && json.Unmarshal(value, out) != nil {
-		return Finding{r.place + "." + field, "must be " + wanted}
-	}
-	return nil
 }
 
 // text returns a field that holds text; "" where it is missing.
-func (r row) text(field string) (text string, err error) {
-	err = r.decode(field, &text, "a text")
-	return text, err
+func (r *row) text(field string) (text string) {
+	r.decode(field, &text, "a text")
+	return text
 }
 
 // texts returns a field that holds an object of texts.
-func (r row) texts(field string) (texts map[string]string, err error) {
-	err = r.decode(field, &texts, "an object of texts")
-	return texts, err
+func (r *row) texts(field string) (texts map[string]string) {
+	r.decode(field, &texts, "an object of texts")
+	return texts
 }
 
 // id returns a field that holds the id of a device or a registry, which is safe to be part of a file's name.
-func (r row) id(field string) (device.ID, error) {
-	text, err := r.text(field)
-	if err != nil {
-		return "", err
+func (r *row) id(field string) device.ID {
+	id := device.ID(r.text(field))
+	if r.fault == nil && id.Validate() != nil {
+		r.fault = Finding{r.place + "." + field, "must be 1 to 50 letters, digits, '-' and '_'"}
 	}
-	id := device.ID(text)
-	if id.Validate() != nil {
-		return "", Finding{r.place + "." + field, "must be 1 to 50 letters, digits, '-' and '_'"}
-	}
-	return id, nil
+	return id
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"context"
+	"errors"
 	"io"
 	"os/exec"
 	"regexp"
@@ -18,29 +19,75 @@ import (
 	"signaldevice/migrate/migratetest"
 )
 
-// The program is killed in the middle of a move, and the same command goes on where it stopped: nothing is doubled and
-// nothing is half written.
-func TestMigrate_KilledAndResumed(t *testing.T) {
-	const total = 600
-	export := t.TempDir()
-	migratetest.Export(t, export, total)
-	b, err := broker.Start(t.Context(), broker.Config{DataDir: t.TempDir(), MQTTAddr: "127.0.0.1:0", GRPCAddr: "127.0.0.1:0"})
+// site is a running broker, and an export of devices for it.
+type site struct {
+	broker *broker.Broker
+	export string
+	link   *brokerlink.Link
+}
+
+func newSite(t *testing.T, devices int) *site {
+	t.Helper()
+	s := &site{export: t.TempDir()}
+	migratetest.Export(t, s.export, devices)
+	var err error
+	s.broker, err = broker.Start(t.Context(), broker.Config{DataDir: t.TempDir(), MQTTAddr: "127.0.0.1:0", GRPCAddr: "127.0.0.1:0"})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), 10*time.Second)
 		defer cancel()
-		if err := b.Stop(ctx); err != nil {
+		if err := s.broker.Stop(ctx); err != nil {
 			t.Error(err)
 		}
 	})
-	cert, key := b.ClientCertificate(identity.RoleOperator)
-	command := func() *exec.Cmd {
-		return exec.CommandContext(t.Context(), "signal-device", "migrate", "--from", export, "--broker", b.GRPCAddr().String(),
-			"--broker-ca", b.CAFile(), "--broker-cert", cert, "--broker-key", key)
+	cert, key := s.broker.ClientCertificate(identity.RoleOperator)
+	s.link, err = brokerlink.Dial(brokerlink.Config{
+		Addrs: []string{s.broker.GRPCAddr().String()}, CAFile: s.broker.CAFile(), CertFile: cert, KeyFile: key,
+	})
+	if err != nil {
+		t.Fatal(err)
 	}
+	t.Cleanup(func() {
+		if err := s.link.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return s
+}
 
+// migrate is the command of somebody with a certificate of that role.
+func (s *site) migrate(t *testing.T, role identity.Role, more ...string) *exec.Cmd {
+	t.Helper()
+	cert, key := s.broker.ClientCertificate(role)
+	return exec.CommandContext(t.Context(), "signal-device", append([]string{
+		"migrate", "--from", s.export, "--broker", s.broker.GRPCAddr().String(),
+		"--broker-ca", s.broker.CAFile(), "--broker-cert", cert, "--broker-key", key,
+	}, more...)...)
+}
+
+func TestMigrate_WritesNothing(t *testing.T) {
+	s := newSite(t, 3)
+	out, err := s.migrate(t, identity.RoleOperator, "--dry-run").CombinedOutput()
+	if err != nil || !strings.Contains(string(out), "To move: 3, there already: 0, problems: 0.\n") || !strings.Contains(string(out), "\nNothing was written.\n") {
+		t.Errorf("a dry run: %v:\n%s", err, out)
+	}
+	out, err = s.migrate(t, identity.RoleService).CombinedOutput()
+	if exit, ok := errors.AsType[*exec.ExitError](err); !ok || exit.ExitCode() != exitFailed || !strings.Contains(string(out), "\nThe certificate must have the role operator") {
+		t.Errorf("with the API's certificate: %v:\n%s", err, out)
+	}
+	if n := s.count(t); n != 0 {
+		t.Errorf("%d devices are there", n)
+	}
+}
+
+// The program is killed in the middle of a move, and the same command goes on where it stopped: nothing is doubled and
+// nothing is half written.
+func TestMigrate_KilledAndResumed(t *testing.T) {
+	const total = 600
+	s := newSite(t, total)
+	command := func() *exec.Cmd { return s.migrate(t, identity.RoleOperator) }
 	first := command()
 	stderr, err := first.StderrPipe()
 	if err != nil {
@@ -60,12 +107,7 @@ func TestMigrate_KilledAndResumed(t *testing.T) {
 	if err := first.Wait(); err == nil {
 		t.Fatal("it was killed after it had ended: the test needs more devices")
 	}
-	link, err := brokerlink.Dial(brokerlink.Config{Addrs: []string{b.GRPCAddr().String()}, CAFile: b.CAFile(), CertFile: cert, KeyFile: key})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer link.Close()
-	written := count(t, link)
+	written := s.count(t)
 	if written < total/10 || written == total {
 		t.Errorf("%d devices after the kill", written)
 	}
@@ -76,8 +118,8 @@ func TestMigrate_KilledAndResumed(t *testing.T) {
 		t.Fatalf("%v:\n%s", err, out)
 	}
 	moved, present := number(t, summary[1]), number(t, summary[2])
-	if present < written || moved+present != total || count(t, link) != total {
-		t.Errorf("%d were written, then %s, and %d are there", written, summary[0], count(t, link))
+	if present < written || moved+present != total || s.count(t) != total {
+		t.Errorf("%d were written, then %s, and %d are there", written, summary[0], s.count(t))
 	}
 	out, err = command().CombinedOutput()
 	if err != nil || !strings.Contains(string(out), "Moved: 0, there already: 600, problems: 0.") {
@@ -86,9 +128,9 @@ func TestMigrate_KilledAndResumed(t *testing.T) {
 }
 
 // count counts the devices, each of which must have its certificate.
-func count(t *testing.T, link *brokerlink.Link) int {
+func (s *site) count(t *testing.T) int {
 	t.Helper()
-	all, err := migrate.Devices(t.Context(), link)
+	all, err := migrate.Devices(t.Context(), s.link)
 	if err != nil {
 		t.Fatal(err)
 	}
