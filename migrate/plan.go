@@ -95,32 +95,46 @@ func (p *planner) add(r Registry, d Device) *Finding {
 	next := device.Device{
 		ID: d.ID, Description: printable(d.Description), Labels: p.labels(r, d), Certificates: certificates,
 	}
-	names := namesOf(r, d)
 	old, present := p.there[d.ID]
 	if present {
-		next.Name = old.Name
-		if !slices.Contains(names, old.Name) {
-			next.Name = names[0]
-		}
-		if parts := differences(old, next); len(parts) > 0 {
-			return differs(d.place(), parts)
-		}
-		p.plan.Present++
+		fault = p.compare(old, next, d, namesOf(r, d))
 	} else {
-		i := slices.IndexFunc(names, func(name string) bool { _, taken := p.names[name]; return !taken })
-		if i < 0 {
-			return &Finding{d.place(), "its name belongs to other devices there"}
-		}
-		if next.Name = names[i]; i > 0 {
-			p.plan.Notes = append(p.plan.Notes, Finding{d.place(), "is named " + next.Name + ": another device has its name"})
-		}
-		p.claim(next)
-		p.plan.Moves = append(p.plan.Moves, next)
+		fault = p.move(next, d, namesOf(r, d))
+	}
+	if fault != nil {
+		return fault
 	}
 	p.plan.Warnings = append(p.plan.Warnings, left...)
 	if len(certificates)+len(old.Certificates) == 0 {
 		p.plan.Warnings = append(p.plan.Warnings, Finding{d.place(), cannotConnect(len(left))})
 	}
+	return nil
+}
+
+// compare counts a device that is there, under any name that a run may have given it.
+func (p *planner) compare(old, next device.Device, d Device, names []string) *Finding {
+	next.Name = names[0]
+	if slices.Contains(names, old.Name) {
+		next.Name = old.Name
+	}
+	if parts := differences(old, next); len(parts) > 0 {
+		return differs(d.place(), parts)
+	}
+	p.plan.Present++
+	return nil
+}
+
+// move plans a new device under the first name that is free.
+func (p *planner) move(next device.Device, d Device, names []string) *Finding {
+	i := slices.IndexFunc(names, func(name string) bool { _, taken := p.names[name]; return !taken })
+	if i < 0 {
+		return &Finding{d.place(), "its name belongs to other devices there"}
+	}
+	if next.Name = names[i]; i > 0 {
+		p.plan.Notes = append(p.plan.Notes, Finding{d.place(), "is named " + next.Name + ": another device has its name"})
+	}
+	p.claim(next)
+	p.plan.Moves = append(p.plan.Moves, next)
 	return nil
 }
 
