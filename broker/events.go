@@ -66,7 +66,7 @@ func (p *publisher) PublishCommand(_ context.Context, id device.ID, subtopic str
 		}
 	}
 	if session := p.mqtt.Session(id); session != nil {
-		if _, err := session.Send(subtopic, data, func() {}); err != nil {
+		if _, err := session.Send(subtopic, data, time.Time{}, func() {}); err != nil {
 			p.cfg.Log.Debug("raw command not delivered", "device", id, "error", err)
 		}
 	}

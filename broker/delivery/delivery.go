@@ -261,7 +261,7 @@ func (d *Delivery) write(ctx context.Context, claims device.Claims, rec requests
 		return 0, d.fail(ctx, claims, "the deadline passed before the command was written",
 			device.Errorf(device.DeviceOffline, "the command could not be delivered before its deadline"))
 	}
-	qos, err = session.Send("", render(rec, p, now), func() { d.puback(claims) })
+	qos, err = session.Send("", render(rec, p, now), deadline(rec, now), func() { d.puback(claims) })
 	switch {
 	case err == nil:
 		d.note(ctx, claims, func(r *requests.Record) bool { return set(&r.Sent, requests.At(now)) })
@@ -272,6 +272,11 @@ func (d *Delivery) write(ctx context.Context, claims device.Claims, rec requests
 	default:
 		return 0, d.fail(ctx, claims, "the connection ended while the command was written", offline())
 	}
+}
+
+// deadline is the record's deadline by the clock of the connection, which no test moves.
+func deadline(rec requests.Record, now time.Time) time.Time {
+	return time.Now().Add(rec.DeliverBy.Time().Sub(now))
 }
 
 // fail records that the command was given up, and returns the error for the caller. A note that is lost leaves a record

@@ -179,19 +179,19 @@ func (h *held) writeOne(session *mqtt.Session, m stream.Message) error {
 	if m.Header.Get(formHeader) == textForm {
 		payload = device.Payload{Text: m.Data}
 	}
-	qos, err := session.Send("", render(rec, payload, now), func() { h.d.puback(claims) })
+	qos, err := session.Send("", render(rec, payload, now), deadline(rec, now), func() { h.d.puback(claims) })
 	switch {
 	case errors.Is(err, mqtt.ErrBusy):
 		return err
 	case err != nil || qos == 0:
 		return nil // the next connection gets it again, until its deadline
 	}
-	deadline := time.NewTimer(rec.DeliverBy.Time().Sub(now))
-	defer deadline.Stop()
+	expired := time.NewTimer(rec.DeliverBy.Time().Sub(now))
+	defer expired.Stop()
 	select {
 	case <-acked:
 		return h.delete(m.Seq)
-	case <-deadline.C:
+	case <-expired.C:
 		return h.delete(m.Seq)
 	case <-session.Gone():
 		return nil

@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -136,7 +137,8 @@ type conn struct {
 	device       device.ID // known after CONNECT
 	peer         *x509.Certificate
 	ended        func()
-	leaving      atomic.Bool // it sent DISCONNECT
+	leaving      atomic.Bool               // it sent DISCONNECT
+	until        atomic.Pointer[time.Time] // when the command that is being written must not be written any more (I4)
 }
 
 // How long a device that sent DISCONNECT may take to close its connection, and what it may still send meanwhile.
@@ -170,7 +172,15 @@ func (c *conn) certificate() *x509.Certificate {
 }
 
 func (c *conn) Write(b []byte) (int, error) {
-	if err := c.Conn.SetWriteDeadline(time.Now().Add(c.writeTimeout)); err != nil {
+	now := time.Now()
+	deadline := now.Add(c.writeTimeout)
+	if until := c.until.Load(); until != nil && until.Before(deadline) {
+		if !now.Before(*until) {
+			return 0, os.ErrDeadlineExceeded
+		}
+		deadline = *until
+	}
+	if err := c.Conn.SetWriteDeadline(deadline); err != nil {
 		return 0, err
 	}
 	return c.Conn.Write(b)

@@ -399,7 +399,7 @@ func TestSend_PacketIDsMayClash(t *testing.T) {
 	w, s, _ := h.camera("cam-1")
 	for round := range 20 {
 		acked := make(chan struct{})
-		if _, err := s.Send("", []byte("command"), func() { close(acked) }); err != nil {
+		if _, err := s.Send("", []byte("command"), time.Time{}, func() { close(acked) }); err != nil {
 			t.Fatal(err)
 		}
 		id := w.expect(3).id()
@@ -429,7 +429,7 @@ func TestSend_WhileEventsCannotBeStored(t *testing.T) {
 		w.write(publish(id, "$devices/cam-1/events", "waits too", 1))
 	}
 	acked := make(chan struct{})
-	if _, err := s.Send("", []byte("command"), func() { close(acked) }); err != nil {
+	if _, err := s.Send("", []byte("command"), time.Time{}, func() { close(acked) }); err != nil {
 		t.Fatal(err)
 	}
 	w.write(puback(w.expect(3).id()))
@@ -470,7 +470,7 @@ func TestSend_OnTheTopicThatTheDeviceNamed(t *testing.T) {
 			w.expect(9)
 			s := await(t, h.came)
 			acked := make(chan struct{})
-			qos, err := s.Send(tt.subtopic, []byte("x"), func() { close(acked) })
+			qos, err := s.Send(tt.subtopic, []byte("x"), time.Time{}, func() { close(acked) })
 			if !errors.Is(err, tt.err) {
 				t.Fatalf("error is %v, want %v", err, tt.err)
 			}
@@ -494,19 +494,19 @@ func TestSend_BoundsWhatIsUnacknowledged(t *testing.T) {
 	w, s, _ := h.camera("cam-1")
 	var last uint16
 	for range 256 {
-		if _, err := s.Send("", []byte("x"), func() {}); err != nil {
+		if _, err := s.Send("", []byte("x"), time.Time{}, func() {}); err != nil {
 			t.Fatal(err)
 		}
 		last = w.expect(3).id()
 	}
-	if _, err := s.Send("", []byte("x"), func() {}); !errors.Is(err, mqtt.ErrBusy) {
+	if _, err := s.Send("", []byte("x"), time.Time{}, func() {}); !errors.Is(err, mqtt.ErrBusy) {
 		t.Fatalf("error is %v, want ErrBusy", err)
 	}
 	acked := make(chan struct{})
 	w.write(puback(last))
 	w.write(frame(0xc0))
 	w.expect(13)
-	if _, err := s.Send("", []byte("x"), func() { close(acked) }); err != nil {
+	if _, err := s.Send("", []byte("x"), time.Time{}, func() { close(acked) }); err != nil {
 		t.Fatal(err)
 	}
 	w.write(puback(w.expect(3).id()))
@@ -518,7 +518,7 @@ func TestSend_ToAConnectionThatEnded(t *testing.T) {
 	w, s, _ := h.camera("cam-1")
 	w.conn.Close()
 	await(t, s.Gone())
-	if _, err := s.Send("", []byte("x"), func() { t.Error("acknowledged") }); !errors.Is(err, mqtt.ErrGone) {
+	if _, err := s.Send("", []byte("x"), time.Time{}, func() { t.Error("acknowledged") }); !errors.Is(err, mqtt.ErrGone) {
 		t.Errorf("error is %v, want ErrGone", err)
 	}
 }
@@ -616,4 +616,39 @@ func TestSessions_DisconnectLetsTheDeviceCloseFirst(t *testing.T) {
 		}
 	}
 	w.expectEnd() // and one that never closes is closed
+}
+
+// I4: a command is not written after its deadline, and one that is stuck in a connection is cut off at it.
+func TestSend_KeepsToTheDeadline(t *testing.T) {
+	t.Run("passed before the write", func(t *testing.T) {
+		h := newHouse(t, nil)
+		w, s, _ := h.camera("cam-1")
+		if _, err := s.Send("", []byte("late"), time.Now(), func() { t.Error("acknowledged") }); !errors.Is(err, mqtt.ErrGone) {
+			t.Errorf("error is %v, want ErrGone", err)
+		}
+		w.expectEnd()
+	})
+	t.Run("passes while the device reads nothing", func(t *testing.T) {
+		h := newHouse(t, nil)
+		_, s, _ := h.camera("cam-1")
+		big := make([]byte, device.MaxPayload)
+		until := time.Now().Add(500 * time.Millisecond)
+		for { // until the buffers between the two are full
+			if _, err := s.Send("", big, until, func() {}); err != nil {
+				break
+			}
+		}
+		if over := time.Since(until); over > patience/2 {
+			t.Errorf("the write went on for %v after the deadline", over)
+		}
+		await(t, s.Gone())
+	})
+	t.Run("ahead", func(t *testing.T) {
+		h := newHouse(t, nil)
+		w, s, _ := h.camera("cam-1")
+		if _, err := s.Send("", []byte("good"), time.Now().Add(time.Minute), func() {}); err != nil {
+			t.Fatal(err)
+		}
+		w.expect(3)
+	})
 }

@@ -40,6 +40,8 @@ type Session struct {
 	gone   chan struct{}
 	once   sync.Once
 
+	sending sync.Mutex // held while a command is written
+
 	mu       sync.Mutex
 	filters  map[string]byte // what follows the device's base in a granted filter, in full: filter → QoS
 	nextID   uint16
@@ -89,7 +91,10 @@ func (s *Session) cut(cause error) {
 // `commands/`, "" for the topic itself. With QoS 1 acked is called once, at the device's PUBACK, and never when the
 // connection ends first; with QoS 0 it is never called. qos tells which it was. It uses packet ids of its own: the
 // device's ids may clash with them without harm [MQTT-2.3.1-4].
-func (s *Session) Send(subtopic string, payload []byte, acked func()) (qos byte, err error) {
+//
+// Nothing is written after until (I4); a write that is still under way then is cut off with its connection, so that the
+// device never sees the whole of it. The zero time means no limit.
+func (s *Session) Send(subtopic string, payload []byte, until time.Time, acked func()) (qos byte, err error) {
 	topic := commandsSuffix
 	if subtopic != "" {
 		topic += "/" + subtopic
@@ -122,12 +127,23 @@ func (s *Session) Send(subtopic string, payload []byte, acked func()) (qos byte,
 		s.inflight[s.nextID] = acked
 	}
 	s.mu.Unlock()
-	if err := s.client.WritePacket(pk); err != nil {
+	if err := s.write(pk, until); err != nil {
 		s.forget(pk.PacketID)
 		s.cut(err)
 		return 0, ErrGone
 	}
 	return qos, nil
+}
+
+// write hands a command to TCP, one at a time.
+func (s *Session) write(pk packets.Packet, until time.Time) error {
+	s.sending.Lock()
+	defer s.sending.Unlock()
+	if !until.IsZero() {
+		s.conn.until.Store(&until)
+		defer s.conn.until.Store(nil)
+	}
+	return s.client.WritePacket(pk)
 }
 
 func (s *Session) forget(id uint16) {

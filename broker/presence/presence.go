@@ -147,7 +147,7 @@ func (b *Book) write(id device.ID, s stored) {
 			b.log.Warn("presence not written", "device", id, "error", err)
 		}
 	}}
-	if !b.appender.TryAppend(m) {
-		b.log.Warn("presence not written: too much waits", "device", id)
+	if err := b.appender.TryAppend(m); err != nil {
+		m.Done(0, err)
 	}
 }

@@ -2,6 +2,7 @@ package queue
 
 import (
 	"context"
+	"slices"
 	"strconv"
 	"time"
 
@@ -114,8 +115,8 @@ func (q *Queue) append(d *deviceQueue, key replyKey, r *Reply) {
 		},
 		Done: func(seq uint64, err error) { q.appended(key, r, e, seq, err) },
 	}
-	if !q.appender.TryAppend(m) {
-		q.appended(key, r, e, 0, device.Errorf(device.BrokerUnavailable, "too many replies wait to be written"))
+	if err := q.appender.TryAppend(m); err != nil {
+		q.appended(key, r, e, 0, err)
 	}
 }
 
@@ -132,7 +133,13 @@ func (q *Queue) appended(key replyKey, r *Reply, e *entry, seq uint64, err error
 		d.remove(key)
 		r.Gone = nil // it may be stored all the same: only storing it once more tells, whether its connection lives or not
 		q.cfg.Log.Warn("reply not stored, it waits", "device", r.Device, "error", err)
-		q.park(d, r)
+		// In front: what waits came later, and of several that fail together the last one is told of first.
+		d.parked = slices.Insert(d.parked, 0, r)
+		q.stats.Parked++
+		q.mu.Unlock()
+		if r.Parked != nil {
+			r.Parked()
+		}
 		for _, duplicate := range done[1:] { // the device publishes it again after its connection has ended
 			duplicate(err)
 		}

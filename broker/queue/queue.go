@@ -31,7 +31,7 @@ const (
 	markStream = "MARKS"
 	sweepEvery = time.Second
 	ageEvery   = time.Minute
-	maxParked  = 64 // replies of one device that wait in memory for room
+	maxParked  = 64 // replies of one device that wait in memory for room, beside those that failed to be stored
 	duplicates = 2 * time.Minute
 	idHeader   = "Request-Id"
 )

@@ -239,10 +239,10 @@ func (s *Store) write(e *entry) {
 		Header: nats.Header{"Nats-Expected-Last-Subject-Sequence": {strconv.FormatUint(e.revision, 10)}},
 		Done:   func(seq uint64, err error) { s.written(e, version, seq, err) },
 	}
-	if !s.appender.TryAppend(m) {
+	if err := s.appender.TryAppend(m); err != nil {
 		e.writing = false
-		s.dirty[e] = struct{}{}
-		s.settle(e, version, device.Errorf(device.BrokerUnavailable, "too many request records wait to be written"))
+		s.dirty[e] = struct{}{} // the flush loop tries again
+		s.settle(e, version, err)
 	}
 }
 

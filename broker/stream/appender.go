@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"maps"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -15,99 +17,142 @@ import (
 // Sizes of the appender's batches. A stream with fsync does one fsync for each plain append, and about six for an atomic
 // batch of any size, plus its temporary files: a batch pays from about a dozen messages up.
 const (
-	appenderQueue = 8192
+	maxWaiting    = 8192
 	minBatch      = 12
 	maxBatch      = 500
 	maxBatchBytes = 4 << 20
 	appendTimeout = 2 * time.Second
 )
 
-// ErrClosed answers appends that were handed over to an appender that is closed.
-var ErrClosed = errors.New("stream: appender closed")
+// Errors of appends that were not sent to the stream.
+var (
+	ErrClosed   = errors.New("stream: appender closed")
+	ErrFull     = errors.New("stream: too many appends wait")
+	ErrTooLarge = errors.New("stream: message too large")
+)
 
-// errBehind answers a message that follows a failed one of the same key in the same batch.
+// errBehind answers a message that waited behind a failed one of the same key.
 var errBehind = errors.New("stream: an earlier message of the same key failed")
 
 // Append is one message on its way into a stream.
 type Append struct {
 	Subject string
 	Data    []byte
-	Header  nats.Header // the appender adds its own fields; the caller must not use it afterwards
-	Key     string      // messages of one key keep their order: after a failed one, those already waiting behind it fail too
+	Header  nats.Header
+	// Key keeps messages in order: when one fails, those of the same key that wait behind it fail too. "": no order.
+	Key string
 	// Done is called once, from the appender's goroutine, when the message is durable or has failed. It must not block.
-	// A message that failed by time-out may still be stored: give it a Nats-Msg-Id, or expect a subject sequence, and
-	// append it again.
+	// Messages of one key that fail together are told so last first. One that failed without an APIError may still be
+	// stored: give it a Nats-Msg-Id, or expect a subject sequence, and append it again.
 	Done func(seq uint64, err error)
 }
 
 // Appender writes to one stream in the order it is given. It sends what has gathered while the previous write was on its
 // way as one atomic batch (group commit), so that many devices share an fsync. It is safe for concurrent use.
 type Appender struct {
-	e      *Engine
-	in     chan *Append
-	closed chan struct{}
-	once   sync.Once
-	done   chan struct{}
+	e    *Engine
+	room chan struct{} // one token for each message that waits
+	wake chan struct{} // poked when one has come
+
+	mu      sync.Mutex
+	waiting []*Append
+	closed  bool
+
+	closing chan struct{}
+	done    chan struct{}
 }
 
 // NewAppender starts an appender. Its stream must allow atomic publish. Close ends it.
 func (e *Engine) NewAppender() *Appender {
-	a := &Appender{e: e, in: make(chan *Append, appenderQueue), closed: make(chan struct{}), done: make(chan struct{})}
+	a := &Appender{
+		e: e, room: make(chan struct{}, maxWaiting), wake: make(chan struct{}, 1),
+		closing: make(chan struct{}), done: make(chan struct{}),
+	}
 	go a.run()
 	return a
 }
 
-// Append hands a message over. It blocks while 8,192 messages wait.
-func (a *Appender) Append(m *Append) {
-	select {
-	case <-a.closed:
-		m.Done(0, ErrClosed)
-		return
-	default:
+// TryAppend hands a message over and never blocks. After an error, ErrFull where 8,192 messages wait, ErrClosed or
+// ErrTooLarge, Done is not called.
+func (a *Appender) TryAppend(m *Append) error {
+	if err := a.fits(m); err != nil {
+		return err
 	}
 	select {
-	case a.in <- m:
-	case <-a.closed:
-		m.Done(0, ErrClosed)
+	case a.room <- struct{}{}:
+		return a.push(m)
+	default:
+		return ErrFull
 	}
 }
 
-// TryAppend hands a message over unless 8,192 wait already; then it returns false and Done is not called.
-func (a *Appender) TryAppend(m *Append) bool {
-	select {
-	case <-a.closed:
-		m.Done(0, ErrClosed)
-		return true
-	default:
-	}
-	select {
-	case a.in <- m:
-		return true
-	default:
-		return false
-	}
-}
-
-// Do appends one message and waits until it is durable.
+// Do appends one message and waits until it is durable. When ctx ends first it may still be stored.
 func (a *Appender) Do(ctx context.Context, m Append) (seq uint64, err error) {
+	if err := a.fits(&m); err != nil {
+		return 0, err
+	}
+	select {
+	case a.room <- struct{}{}:
+	case <-a.closing:
+		return 0, ErrClosed
+	case <-ctx.Done():
+		return 0, ctx.Err()
+	}
 	type result struct {
 		seq uint64
 		err error
 	}
 	ch := make(chan result, 1)
 	m.Done = func(seq uint64, err error) { ch <- result{seq, err} }
-	a.Append(&m)
+	if err := a.push(&m); err != nil {
+		return 0, err
+	}
 	select {
 	case r := <-ch:
 		return r.seq, r.err
 	case <-ctx.Done():
-		return 0, ctx.Err() // it may still be stored
+		return 0, ctx.Err()
 	}
 }
 
-// Close waits for the write under way; what waits behind it fails with ErrClosed.
+// fits keeps a message that the connection would refuse out of the others' batches.
+func (a *Appender) fits(m *Append) error {
+	const ownFields = 256 // of a batch
+	size := len(m.Data) + ownFields
+	for k, values := range m.Header {
+		for _, v := range values {
+			size += len(k) + len(v) + len(": \r\n")
+		}
+	}
+	if int64(size) > a.e.conn.MaxPayload() {
+		return ErrTooLarge
+	}
+	return nil
+}
+
+func (a *Appender) push(m *Append) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.closed {
+		<-a.room
+		return ErrClosed
+	}
+	a.waiting = append(a.waiting, m)
+	select {
+	case a.wake <- struct{}{}:
+	default:
+	}
+	return nil
+}
+
+// Close waits for the write under way; what waits behind it fails with ErrClosed. It may be called more than once.
 func (a *Appender) Close() {
-	a.once.Do(func() { close(a.closed) })
+	a.mu.Lock()
+	if !a.closed {
+		a.closed = true
+		close(a.closing)
+	}
+	a.mu.Unlock()
 	<-a.done
 }
 
@@ -116,60 +161,71 @@ func (a *Appender) run() {
 	var batch []*Append
 	for {
 		select {
-		case <-a.closed:
-			a.refuseRest()
+		case <-a.closing:
+			a.failAll(a.take(nil, maxWaiting), ErrClosed)
 			return
-		case m := <-a.in:
-			batch = a.gather(append(batch[:0], m))
+		default:
+		}
+		if batch = a.take(batch[:0], maxBatch); len(batch) > 0 {
 			a.write(batch)
 			clear(batch) // let go of the bodies
+			continue
+		}
+		select {
+		case <-a.wake:
+		case <-a.closing:
 		}
 	}
 }
 
-// gather takes what waits already. It never waits for more: a lone message goes at once.
-func (a *Appender) gather(batch []*Append) []*Append {
-	size := len(batch[0].Data)
-	for len(batch) < maxBatch && size < maxBatchBytes {
-		select {
-		case m := <-a.in:
-			batch = append(batch, m)
-			size += len(m.Data)
-		default:
-			return batch
+// take moves what waits into the batch. It never waits for more: a lone message goes at once.
+func (a *Appender) take(batch []*Append, most int) []*Append {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	size := 0
+	for _, m := range a.waiting {
+		if len(batch) == most || size >= maxBatchBytes && most == maxBatch {
+			break
 		}
+		batch = append(batch, m)
+		size += len(m.Data)
+		<-a.room
 	}
+	a.waiting = slices.Delete(a.waiting, 0, len(batch))
 	return batch
 }
 
-func (a *Appender) refuseRest() {
-	for {
-		select {
-		case m := <-a.in:
-			m.Done(0, ErrClosed)
-		default:
-			return
-		}
+// takeBehind takes out what waits and has the key.
+func (a *Appender) takeBehind(key string) (behind []*Append) {
+	if key == "" {
+		return nil
 	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.waiting = slices.DeleteFunc(a.waiting, func(m *Append) bool {
+		if m.Key != key {
+			return false
+		}
+		behind = append(behind, m)
+		<-a.room
+		return true
+	})
+	return behind
 }
 
 func (a *Appender) write(batch []*Append) {
-	switch {
-	case len(batch) == 1:
-		m := batch[0]
-		m.Done(a.single(m))
-	case len(batch) < minBatch && distinctKeys(batch):
+	if len(batch) < minBatch && distinctKeys(batch) {
 		a.pipeline(batch)
-	default:
-		last, err := a.atomic(batch)
-		if err != nil {
-			// A refusal answers the whole batch. One by one finds the culprit, and the others get in.
-			a.oneByOne(batch)
-			return
-		}
-		for i, m := range batch {
-			m.Done(last-uint64(len(batch)-1-i), nil)
-		}
+		return
+	}
+	last, err := a.atomic(batch)
+	if err != nil {
+		// A refusal answers the whole batch. One by one finds the culprit, and the others get in.
+		a.oneByOne(batch)
+		return
+	}
+	for i, m := range batch {
+		m.Done(last-uint64(len(batch)-1-i), nil)
 	}
 }
 
@@ -186,17 +242,46 @@ func distinctKeys(batch []*Append) bool {
 }
 
 func (a *Appender) oneByOne(batch []*Append) {
-	failed := map[string]bool{}
-	for _, m := range batch {
-		if m.Key != "" && failed[m.Key] {
-			m.Done(0, errBehind)
-			continue
-		}
+	for len(batch) > 0 {
+		m := batch[0]
+		batch = batch[1:]
 		seq, err := a.single(m)
-		if err != nil {
-			failed[m.Key] = true
+		var refused *APIError
+		switch {
+		case err == nil:
+			m.Done(seq, nil)
+		case errors.As(err, &refused):
+			batch = a.fail(m, err, batch)
+		default: // the stream does not answer: the others would only wait in turn for nothing
+			a.failAll(append([]*Append{m}, batch...), err)
+			return
 		}
-		m.Done(seq, err)
+	}
+}
+
+// fail answers a failed message and those of its key behind it, in the rest of its batch and in the queue. It returns
+// what is left of the batch.
+func (a *Appender) fail(m *Append, err error, rest []*Append) []*Append {
+	var behind, others []*Append
+	for _, o := range rest {
+		if m.Key != "" && o.Key == m.Key {
+			behind = append(behind, o)
+		} else {
+			others = append(others, o)
+		}
+	}
+	behind = append(behind, a.takeBehind(m.Key)...)
+	for _, o := range slices.Backward(behind) {
+		o.Done(0, errBehind)
+	}
+	m.Done(0, err)
+	return others
+}
+
+// failAll answers every message of a batch, and what waits behind them.
+func (a *Appender) failAll(batch []*Append, err error) {
+	for _, m := range slices.Backward(batch) {
+		a.fail(m, err, nil)
 	}
 }
 
@@ -210,21 +295,23 @@ func (a *Appender) single(m *Append) (uint64, error) {
 func (a *Appender) pipeline(batch []*Append) {
 	ctx, cancel := context.WithTimeout(context.Background(), appendTimeout)
 	defer cancel()
-	sent := make([]<-chan *nats.Msg, len(batch))
+	answers := make([]func() (*nats.Msg, error), len(batch))
 	for i, m := range batch {
 		inbox, ch, done := a.e.answers.open(1)
 		defer done()
 		msg := message(m)
 		msg.Reply = inbox
 		if err := a.e.conn.PublishMsg(msg); err != nil {
-			m.Done(0, err)
-			continue
+			answers[i] = func() (*nats.Msg, error) { return nil, err }
+		} else {
+			answers[i] = func() (*nats.Msg, error) { return receive(ctx, ch) }
 		}
-		sent[i] = ch
 	}
 	for i, m := range batch {
-		if sent[i] != nil {
-			m.Done(readAck(receive(ctx, sent[i])))
+		if seq, err := readAck(answers[i]()); err != nil {
+			a.fail(m, err, nil)
+		} else {
+			m.Done(seq, nil)
 		}
 	}
 }
@@ -252,9 +339,7 @@ func (a *Appender) atomic(batch []*Append) (last uint64, err error) {
 // message copies the header, so that a batch's fields do not reach a single append of the same message.
 func message(m *Append) *nats.Msg {
 	header := make(nats.Header, len(m.Header)+3)
-	for k, v := range m.Header {
-		header[k] = v
-	}
+	maps.Copy(header, m.Header)
 	return &nats.Msg{Subject: m.Subject, Header: header, Data: m.Data}
 }
 
@@ -267,7 +352,7 @@ func readAck(m *nats.Msg, err error) (uint64, error) {
 		Error *APIError `json:"error"`
 	}
 	if len(m.Data) == 0 {
-		return 0, errors.New("stream: no stream takes this subject")
+		return 0, nats.ErrNoResponders
 	}
 	if err := json.Unmarshal(m.Data, &ack); err != nil {
 		return 0, err

@@ -37,6 +37,7 @@ type Engine struct {
 	conn    *nats.Conn
 	js      jetstream.JetStream
 	answers *answers
+	deletes chan struct{} // one token for each Delete under way
 }
 
 // Open starts the engine and waits until it accepts work. Close stops it.
@@ -56,7 +57,7 @@ func Open(ctx context.Context, cfg Config) (*Engine, error) {
 	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("stream: %w", err)
 	}
-	e := &Engine{cfg: cfg}
+	e := &Engine{cfg: cfg, deletes: make(chan struct{}, maxDeletes)}
 	if err := e.start(ctx); err != nil {
 		e.Close()
 		return nil, fmt.Errorf("stream: open %s: %w", filepath.Clean(cfg.Dir), err)
@@ -87,7 +88,10 @@ func (e *Engine) start(ctx context.Context) error {
 	}
 	e.conn, err = nats.Connect("", nats.InProcessServer(e.server), nats.Name(e.cfg.Node),
 		nats.MaxReconnects(-1), nats.ReconnectWait(50*time.Millisecond),
-		nats.SyncQueueLen(1024)) // the default allocates 512 KB for each subscription
+		nats.SyncQueueLen(1024), // the default allocates 512 KB for each subscription
+		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
+			e.cfg.Log.Warn("connection to the store", "error", err)
+		}))
 	if err != nil {
 		return err
 	}
@@ -134,9 +138,9 @@ func (e *Engine) Ensure(ctx context.Context, cfg jetstream.StreamConfig) (life u
 // serverLog sends the server's lines to slog. The server never logs message bodies at these levels.
 type serverLog struct{ log *slog.Logger }
 
-func (l *serverLog) Noticef(format string, v ...any) { l.log.Debug(fmt.Sprintf(format, v...)) }
-func (l *serverLog) Warnf(format string, v ...any)   { l.log.Warn(fmt.Sprintf(format, v...)) }
-func (l *serverLog) Fatalf(format string, v ...any)  { l.log.Error(fmt.Sprintf(format, v...)) }
-func (l *serverLog) Errorf(format string, v ...any)  { l.log.Error(fmt.Sprintf(format, v...)) }
+func (l *serverLog) Noticef(format string, v ...any) { l.log.Debug("jetstream says", "line", fmt.Sprintf(format, v...)) }
+func (l *serverLog) Warnf(format string, v ...any)   { l.log.Warn("jetstream says", "line", fmt.Sprintf(format, v...)) }
+func (l *serverLog) Fatalf(format string, v ...any)  { l.log.Error("jetstream says", "line", fmt.Sprintf(format, v...)) }
+func (l *serverLog) Errorf(format string, v ...any)  { l.log.Error("jetstream says", "line", fmt.Sprintf(format, v...)) }
 func (l *serverLog) Debugf(string, ...any)           {}
 func (l *serverLog) Tracef(string, ...any)           {}

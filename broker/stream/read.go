@@ -6,8 +6,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
@@ -31,7 +33,12 @@ type batchRead struct {
 	MaxBytes  int      `json:"max_bytes,omitempty"`
 }
 
-const maxReadBytes = 8 << 20
+const (
+	maxReadBytes = 8 << 20
+	opTimeout    = 5 * time.Second // of an operation whose caller has more time
+	maxDeletes   = 8               // calls of Delete at a time, and messages that one deletes at a time: together well
+	deleteChunk  = 512             // under the 10,000 requests at which the server drops its whole queue
+)
 
 var tokens = base32.HexEncoding.WithPadding(base32.NoPadding)
 
@@ -49,7 +56,7 @@ var errTooMany = errors.New("too many matching subjects")
 func (e *Engine) Last(ctx context.Context, stream string, filters []string, after uint64, limit int) (ms []Message, more bool, err error) {
 	ms, more, err = e.batch(ctx, stream, batchRead{Seq: after + 1, MultiLast: filters, Batch: limit, MaxBytes: maxReadBytes})
 	if errors.Is(err, errTooMany) && len(filters) == 1 {
-		// The server gives up above 1,024 matches. Where every subject holds one message, walking the subjects gives the
+		// The server gives up above 1,024 matches. Where every subject holds one message, walking the messages gives the
 		// same: slower, and without a limit.
 		ms, more, err = e.batch(ctx, stream, batchRead{Seq: after + 1, NextBy: filters[0], Batch: limit, MaxBytes: maxReadBytes})
 	}
@@ -60,6 +67,8 @@ func (e *Engine) Last(ctx context.Context, stream string, filters []string, afte
 }
 
 func (e *Engine) batch(ctx context.Context, stream string, req batchRead) (ms []Message, more bool, err error) {
+	ctx, cancel := context.WithTimeout(ctx, opTimeout)
+	defer cancel()
 	body, err := json.Marshal(req)
 	if err != nil {
 		return nil, false, err
@@ -84,8 +93,11 @@ func (e *Engine) batch(ctx context.Context, stream string, req batchRead) (ms []
 		case "204": // end of batch
 			pending, _ := strconv.ParseUint(m.Header.Get("Nats-Num-Pending"), 10, 64)
 			return ms, pending > 0, nil
-		case "404": // nothing matches
-			return ms, false, nil
+		case "404":
+			if len(req.MultiLast) > 0 && m.Header.Get("Description") != "No Results" {
+				return nil, false, errors.New("direct get: a stored message cannot be read") // not to be taken for an end
+			}
+			return ms, false, nil // nothing matches
 		case "413":
 			return nil, false, errTooMany
 		default:
@@ -105,6 +117,8 @@ func (e *Engine) Newest(ctx context.Context, stream, subject string) (m Message,
 
 // Next reads, from the leader, the first message after a sequence whose subject matches. ok is false when there is none.
 func (e *Engine) Next(ctx context.Context, stream, filter string, after uint64) (m Message, ok bool, err error) {
+	ctx, cancel := context.WithTimeout(ctx, opTimeout)
+	defer cancel()
 	body, err := json.Marshal(map[string]any{"seq": after + 1, "next_by_subj": filter})
 	if err != nil {
 		return Message{}, false, err
@@ -161,30 +175,47 @@ func (e *Engine) Subjects(ctx context.Context, stream, filter string, fn func(su
 
 // Delete removes messages by sequence, durably. One that is gone already is no error.
 func (e *Engine) Delete(ctx context.Context, stream string, seqs []uint64) error {
+	select {
+	case e.deletes <- struct{}{}:
+		defer func() { <-e.deletes }()
+	case <-ctx.Done():
+		return fmt.Errorf("stream: delete from %s: %w", stream, ctx.Err())
+	}
+	for chunk := range slices.Chunk(seqs, deleteChunk) {
+		if err := e.delete(ctx, stream, chunk); err != nil {
+			return fmt.Errorf("stream: delete from %s: %w", stream, err)
+		}
+	}
+	return nil
+}
+
+func (e *Engine) delete(ctx context.Context, stream string, seqs []uint64) error {
+	ctx, cancel := context.WithTimeout(ctx, opTimeout)
+	defer cancel()
 	inbox, ch, done := e.answers.open(len(seqs))
 	defer done()
 	for _, seq := range seqs {
 		body := append(strconv.AppendUint([]byte(`{"no_erase":true,"seq":`), seq, 10), '}')
 		if err := e.conn.PublishRequest("$JS.API.STREAM.MSG.DELETE."+stream, inbox, body); err != nil {
-			return fmt.Errorf("stream: delete from %s: %w", stream, err)
+			return err
 		}
 	}
-	for range seqs {
+	var failed error
+	for range seqs { // all of them, so that one failure does not hide what became of the others
 		m, err := receive(ctx, ch)
 		if err != nil {
-			return fmt.Errorf("stream: delete from %s: %w", stream, err)
+			return err
 		}
 		var answer struct {
 			Error *APIError `json:"error"`
 		}
 		if err := json.Unmarshal(m.Data, &answer); err != nil {
-			return fmt.Errorf("stream: delete from %s: %w", stream, err)
-		}
-		if answer.Error != nil && !answer.Error.gone() {
-			return fmt.Errorf("stream: delete from %s: %w", stream, answer.Error)
+			failed = err
+		} else if answer.Error != nil && !answer.Error.gone() {
+			failed = answer.Error
 		}
 	}
-	return nil
+	return failed
 }
 
 // Purge removes every message before the sequence.
