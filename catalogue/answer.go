@@ -13,8 +13,9 @@ import (
 	"signaldevice/device"
 )
 
-// Answer reads the body of a reply to the request. A JSON envelope of this request comes first, then the text pattern of
-// the command, and bytes that fit neither are given as they came, with StatusUnparsed. A command that is "" or that the
+// Answer reads the body of a reply to the request. A JSON envelope of this request comes first, then the text patterns of
+// the command in the file's order, and bytes that fit none are given as they came, with StatusUnparsed. The device's model
+// does not matter: Load makes sure that no two patterns read one line differently. A command that is "" or that the
 // catalogue does not know has no pattern. Whatever the device sent, the result is valid JSON in UTF-8.
 func (c *Catalogue) Answer(command string, id device.RequestID, body []byte) device.Answer {
 	if answer, ok := readEnvelope(id, body); ok {
@@ -23,12 +24,24 @@ func (c *Catalogue) Answer(command string, id device.RequestID, body []byte) dev
 	if !isText(body) {
 		return device.Answer{Status: device.StatusUnparsed, Result: binaryResult(body)}
 	}
-	if cmd, ok := c.byName[command]; ok && cmd.text != nil {
-		if answer, ok := cmd.text.read(id, string(body)); ok {
+	if cmd, ok := c.byName[command]; ok {
+		return cmd.read(id, string(body))
+	}
+	return unparsed(string(body))
+}
+
+// read applies the command's text patterns to a line; the first one that takes it wins.
+func (cmd *command) read(id device.RequestID, line string) device.Answer {
+	for _, form := range cmd.texts {
+		if answer, ok := form.read(id, line); ok {
 			return answer
 		}
 	}
-	return device.Answer{Status: device.StatusUnparsed, Result: quote(string(body))}
+	return unparsed(line)
+}
+
+func unparsed(text string) device.Answer {
+	return device.Answer{Status: device.StatusUnparsed, Result: quote(text)}
 }
 
 // readEnvelope takes an object with this request's id, or none, and a known status. Unknown fields are the device's own

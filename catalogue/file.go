@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -20,6 +21,7 @@ import (
 const (
 	MaxFileBytes   = 1 << 20
 	MaxCommands    = 500
+	maxForms       = 8    // of text, of one command
 	maxTitle       = 100  // characters
 	maxDescription = 2000 // characters
 	maxPermission  = 128  // bytes
@@ -37,28 +39,32 @@ const (
 
 var (
 	namePattern       = regexp.MustCompile(`^[a-z][a-z0-9_]{0,63}$`)
+	formPattern       = regexp.MustCompile(`^[a-z][a-z0-9_-]{0,31}$`)
 	permissionPattern = regexp.MustCompile(`^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$`)
 )
 
 // file is commands.yaml. Commands are nodes, so that each fault finds its line.
 type file struct {
+	Models   yaml.Node   `yaml:"models"`
 	Commands []yaml.Node `yaml:"commands"`
 }
 
 // entry is one command in the file.
 type entry struct {
-	Name          string     `yaml:"name"`
-	Title         string     `yaml:"title"`
-	Description   string     `yaml:"description"`
-	Group         string     `yaml:"group"`
-	Permission    string     `yaml:"permission"`
-	Danger        bool       `yaml:"danger"`
-	Hold          bool       `yaml:"hold"`
-	DeliverWithin within     `yaml:"deliver_within"`
-	ReplyWithin   within     `yaml:"reply_within"`
-	Reply         replyEntry `yaml:"reply"`
-	Args          yaml.Node  `yaml:"args"`
-	Text          *textEntry `yaml:"text"`
+	Name          string      `yaml:"name"`
+	Title         string      `yaml:"title"`
+	Description   string      `yaml:"description"`
+	Group         string      `yaml:"group"`
+	Permission    string      `yaml:"permission"`
+	Danger        bool        `yaml:"danger"`
+	Hold          bool        `yaml:"hold"`
+	DeliverWithin within      `yaml:"deliver_within"`
+	ReplyWithin   within      `yaml:"reply_within"`
+	Reply         replyEntry  `yaml:"reply"`
+	Args          yaml.Node   `yaml:"args"`
+	Examples      []yaml.Node `yaml:"examples"` // jsonExamples
+	Text          *textEntry  `yaml:"text"`
+	Forms         yaml.Node   `yaml:"forms"` // more of the same, by name
 }
 
 type replyEntry struct {
@@ -66,8 +72,9 @@ type replyEntry struct {
 }
 
 type textEntry struct {
-	Send  string `yaml:"send"`
-	Reply string `yaml:"reply"`
+	Send     string      `yaml:"send"`
+	Reply    string      `yaml:"reply"`
+	Examples []yaml.Node `yaml:"examples"` // textExamples
 }
 
 // within is a length of time such as 10s, 5m or 72h; 0: not given.
@@ -86,55 +93,145 @@ func (w *within) UnmarshalYAML(node *yaml.Node) error {
 	return nil
 }
 
-// Load reads a catalogue from the bytes of its file. The error is configfile.Faults: every fault, each with its line.
+// Load reads a catalogue from the bytes of its file and runs the file's examples. The error is configfile.Faults: every
+// fault, each with its line.
 func Load(data []byte) (*Catalogue, error) {
-	var f file
-	if err := configfile.Decode(data, MaxFileBytes, &f); err != nil {
+	s := readSource(data)
+	if err := s.faults.Err(); err != nil {
 		return nil, err
 	}
-	if n := len(f.Commands); n == 0 || n > MaxCommands {
-		return nil, configfile.Faults{configfile.Faultf(0, "the file must have 1 to %d commands", MaxCommands)}
-	}
-	var faults configfile.Faults
-	lines := map[string]int{}
-	c := &Catalogue{byName: make(map[string]*command, len(f.Commands))}
-	for i := range f.Commands {
-		node := configfile.Resolve(&f.Commands[i])
-		cmd, bad := readCommand(node)
-		faults = append(faults, bad...)
-		if first, twice := lines[cmd.Name]; twice && cmd.Name != "" {
-			faults = append(faults, configfile.Faultf(configfile.Line(node, "name"), "command %q is there twice, first on line %d", cmd.Name, first))
-		}
-		lines[cmd.Name] = configfile.Line(node, "name")
-		c.commands = append(c.commands, cmd.Command)
-		c.byName[cmd.Name] = cmd
-	}
-	if err := faults.Err(); err != nil {
-		return nil, err
-	}
-	return c, nil
+	return s.catalogue, nil
 }
 
-// readCommand reads one command as far as it can be read, and returns all that is wrong with it.
-func readCommand(node *yaml.Node) (*command, configfile.Faults) {
-	var e entry
-	if node.Kind != yaml.MappingNode {
-		return &command{}, configfile.Faults{configfile.Faultf(node.Line, "a command must be a mapping of fields")}
+// source is a file as far as it could be read.
+type source struct {
+	catalogue *Catalogue
+	entries   []sourceEntry // of the commands, in order
+	models    *yaml.Node
+	faults    configfile.Faults
+}
+
+// sourceEntry is one command with what it was read from.
+type sourceEntry struct {
+	entry
+	cmd    *command
+	node   *yaml.Node
+	args   argsSchema
+	texts  []textSource
+	faults configfile.Faults
+}
+
+// textSource is one text form of a command in the file.
+type textSource struct {
+	*textEntry
+	name string
+	at   []string // the way to it in the command's entry
+}
+
+func readSource(data []byte) source {
+	var f file
+	if err := configfile.Decode(data, MaxFileBytes, &f); err != nil {
+		return source{faults: configfile.FaultsOf(err)}
 	}
-	faults := configfile.DecodeNode(node, &e)
-	if len(faults) > 0 {
-		return &command{Command: device.Command{Name: e.Name}}, faults
+	if n := len(f.Commands); n == 0 || n > MaxCommands {
+		return source{faults: configfile.Faults{configfile.Faultf(0, "the file must have 1 to %d commands", MaxCommands)}}
+	}
+	s := source{models: &f.Models}
+	s.readCommands(f.Commands)
+	if len(s.faults) == 0 { // else models would be told of commands and forms that are only misspelt
+		s.catalogue.models, s.faults = readModels(&f.Models, s.catalogue)
+	}
+	slices.SortStableFunc(s.faults, func(a, b configfile.Fault) int { return a.Line - b.Line })
+	return s
+}
+
+func (s *source) readCommands(nodes []yaml.Node) {
+	s.catalogue = &Catalogue{byName: make(map[string]*command, len(nodes))}
+	lines := map[string]int{}
+	for i := range nodes {
+		e := readCommand(configfile.Resolve(&nodes[i]))
+		s.entries = append(s.entries, e)
+		s.faults = append(s.faults, e.faults...)
+		line := configfile.Line(e.node, "name")
+		if first, twice := lines[e.Name]; twice && e.Name != "" {
+			s.faults = append(s.faults, configfile.Faultf(line, "command %q is there twice, first on line %d", e.Name, first))
+		}
+		lines[e.Name] = line
+		s.catalogue.commands = append(s.catalogue.commands, e.cmd.Command)
+		s.catalogue.byName[e.Name] = e.cmd
+	}
+}
+
+// readCommand reads one command as far as it can be read, with all that is wrong with it.
+func readCommand(node *yaml.Node) sourceEntry {
+	e := sourceEntry{node: node, cmd: &command{}}
+	if node.Kind != yaml.MappingNode {
+		e.faults = configfile.Faults{configfile.Faultf(node.Line, "a command must be a mapping of fields")}
+		return e
+	}
+	e.faults = configfile.DecodeNode(node, &e.entry)
+	e.cmd.Name = e.Name
+	if len(e.faults) > 0 {
+		return e
 	}
 	e.fillDefaults()
-	faults = e.check(node)
-	schema, bad := readSchema(&e.Args, node.Line)
-	faults = append(faults, bad...)
-	cmd := &command{Command: e.command(schema), schema: schema.compiled}
-	if e.Text != nil && len(bad) == 0 {
-		cmd.text, bad = newTextForm(*e.Text, schema.doc, node)
-		faults = append(faults, bad...)
+	e.faults = e.check(node)
+	schema, faults := readSchema(&e.Args, node.Line)
+	e.args = schema
+	e.faults = append(e.faults, faults...)
+	e.cmd.Command, e.cmd.schema = e.command(schema), schema.compiled
+	if len(faults) == 0 {
+		e.readTexts()
 	}
-	return cmd, faults
+	if len(e.faults) == 0 {
+		e.runExamples()
+	}
+	return e
+}
+
+// readTexts reads the field text and those of the field forms.
+func (e *sourceEntry) readTexts() {
+	if e.Text != nil {
+		e.texts = append(e.texts, textSource{e.Text, formText, []string{"text"}})
+	}
+	pairs, faults := configfile.Pairs(&e.Forms, "forms", maxForms)
+	e.faults = append(e.faults, faults...)
+	for _, p := range pairs {
+		if p.Name == formJSON || p.Name == formText || !formPattern.MatchString(p.Name) {
+			e.faults = append(e.faults, configfile.Faultf(p.Line, "the name of a form must match %s, and be neither json nor text", formPattern))
+			continue
+		}
+		text := textSource{new(textEntry), p.Name, []string{"forms", p.Name}}
+		if faults := configfile.DecodeNode(p.Value, text.textEntry); len(faults) > 0 {
+			e.faults = append(e.faults, faults...)
+			continue
+		}
+		e.texts = append(e.texts, text)
+	}
+	for _, t := range e.texts {
+		form, faults := newTextForm(t, e.args.doc, e.node)
+		e.cmd.texts = append(e.cmd.texts, form)
+		e.faults = append(e.faults, faults...)
+	}
+}
+
+// runExamples checks a command that is read whole: by its examples, and its forms against each other.
+func (e *sourceEntry) runExamples() {
+	x := examples{cmd: e.cmd, node: e.node}
+	x.json(e.Examples)
+	for i, t := range e.texts {
+		x.text(e.cmd.texts[i], t.Examples)
+	}
+	e.faults = append(e.faults, x.faults...)
+	for i, later := range e.cmd.texts {
+		for _, earlier := range e.cmd.texts[:i] {
+			if line, found := disagreement(earlier, later); found {
+				at := join(later.at, "reply")
+				e.faults = append(e.faults, configfile.Faultf(configfile.Line(e.node, at...),
+					"%s and %s both take %q and read it differently", fieldName(join(earlier.at, "reply")), fieldName(at), line))
+			}
+		}
+	}
 }
 
 // fillDefaults gives what the file does not say. Where only one of the two durations is given, the other one keeps to it.

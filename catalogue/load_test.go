@@ -158,9 +158,9 @@ func TestLoad_RefusesAndNamesTheLine(t *testing.T) {
 		"a number that is octal":              {edit(t, "minimum: 0", "minimum: 0o17"), "line 16: a number in args must be written as in JSON"},
 		"a number that is infinite":           {edit(t, "minimum: 0", "minimum: -.inf"), "line 16: a number in args must be written as in JSON"},
 		"a number with a huge exponent":       {edit(t, "minimum: 0", "minimum: 1e999999"), "line 16: "},
-		"a value of a type of its own":        {edit(t, "default: soft", "default: !!binary aGk="), "line 17: args hold a value that JSON cannot express"},
+		"a value of a type of its own":        {edit(t, "default: soft", "default: !!binary aGk="), "line 17: args must not hold a value that JSON cannot express"},
 		"a merge of mappings":                 {edit(t, "mode: {type", "mode: {<<: {}, type"), "line 17: a field name in args must be text"},
-		"an alias that holds itself":          {edit(t, "required: [volume]", "examples: &a [*a]"), "args are nested more than 64 deep"},
+		"an alias that holds itself":          {edit(t, "required: [volume]", "examples: &a [*a]"), "args must not be nested more than 64 deep"},
 
 		"a reference to another command": {edit(t, "mode: {type: string, ", "mode: {$ref: other, "), "schemas outside this command are not loaded"},
 		"a reference to a file":          {edit(t, "mode: {type: string, ", "mode: {$ref: 'file:///etc/hostname', "), "schemas outside this command are not loaded"},

@@ -357,7 +357,7 @@ func TestPrepare_RendersTheTextLine(t *testing.T) {
 	}{
 		"with defaults":           {args: `{"volume":7}`, want: "SAY {request_id} 7 false hello you"},
 		"with everything":         {args: `{"words":"grüß dich","loud":true,"volume":7}`, want: "SAY {request_id} 7 true grüß dich"},
-		"a number as it was sent": {args: `{"volume":7.0}`, want: "SAY {request_id} 7.0 false hello you"},
+		"a whole number":          {args: `{"volume":7.0}`, want: "SAY {request_id} 7 false hello you"},
 		"an empty text":           {args: `{"volume":7,"words":""}`, want: "SAY {request_id} 7 false "},
 		"a fault of the schema":   {args: `{"volume":"x"}`, fail: []string{"args.volume must be null or a whole number or a list"}},
 		"a second line":           {args: `{"volume":7,"words":"a\nREBOOT"}`, fail: []string{"args.words must not hold line ends or control characters:" + lineFault}},

@@ -7,16 +7,12 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 
 	"github.com/santhosh-tekuri/jsonschema/v6"
 	"go.yaml.in/yaml/v4"
 
 	"signaldevice/catalogue/configfile"
 )
-
-// maxSchemaBytes bounds the JSON of one command's arguments, so that aliases cannot make a small file large.
-const maxSchemaBytes = 64 << 10
 
 // dialect is the one JSON Schema dialect that args are written in.
 const dialect = "https://json-schema.org/draft/2020-12/schema"
@@ -37,18 +33,16 @@ type argsSchema struct {
 // readSchema reads the args of a command that begins on the line. A zero node is a command without args.
 func readSchema(node *yaml.Node, line int) (argsSchema, configfile.Faults) {
 	node = configfile.Resolve(node)
-	text := []byte(takesNothing)
+	text := json.RawMessage(takesNothing)
 	if !node.IsZero() {
 		line = node.Line
 		if node.Kind != yaml.MappingNode {
 			return argsSchema{}, configfile.Faults{configfile.Faultf(line, "args must be a JSON Schema: a mapping of fields")}
 		}
-		w := jsonWriter{}
-		w.value(node, 0)
-		if len(w.faults) > 0 {
-			return argsSchema{}, w.faults
+		var faults configfile.Faults
+		if text, faults = toJSON(node, argsRoot); len(faults) > 0 {
+			return argsSchema{}, faults
 		}
-		text = w.buf.Bytes()
 	}
 	doc, err := jsonschema.UnmarshalJSON(bytes.NewReader(text))
 	object, ok := doc.(map[string]any)
@@ -58,9 +52,13 @@ func readSchema(node *yaml.Node, line int) (argsSchema, configfile.Faults) {
 	if faults := checkDialect(object, node); len(faults) > 0 {
 		return argsSchema{}, faults
 	}
-	compiled, err := compile(object)
+	compiler := newCompiler()
+	compiled, err := compile(compiler, object)
 	if err != nil {
 		return argsSchema{}, schemaFaults(err, node, line)
+	}
+	if faults := checkKeywords(object, compiler, node, line); len(faults) > 0 {
+		return argsSchema{}, faults
 	}
 	return argsSchema{json: text, doc: object, compiled: compiled}, nil
 }
@@ -77,12 +75,17 @@ func checkDialect(doc map[string]any, node *yaml.Node) configfile.Faults {
 	return faults
 }
 
-// compile makes a schema ready. It loads nothing: a $ref leads into the same schema or to JSON Schema's own.
-func compile(doc map[string]any) (*jsonschema.Schema, error) {
+// newCompiler returns a compiler for one schema. It loads nothing: a $ref leads into the same schema or to JSON Schema's
+// own.
+func newCompiler() *jsonschema.Compiler {
 	compiler := jsonschema.NewCompiler()
 	compiler.DefaultDraft(jsonschema.Draft2020)
 	compiler.AssertFormat()
 	compiler.UseLoader(noLoader{})
+	return compiler
+}
+
+func compile(compiler *jsonschema.Compiler, doc map[string]any) (*jsonschema.Schema, error) {
 	if err := compiler.AddResource(schemaURL, doc); err != nil {
 		return nil, err
 	}
@@ -114,100 +117,4 @@ func schemaFaults(err error, node *yaml.Node, line int) configfile.Faults {
 		return cmp.Or(a.Line-b.Line, cmp.Compare(a.Message, b.Message))
 	})
 	return faults
-}
-
-// jsonWriter turns YAML nodes into JSON and keeps the order of fields.
-type jsonWriter struct {
-	buf    bytes.Buffer
-	faults configfile.Faults
-}
-
-func (w *jsonWriter) fault(node *yaml.Node, message string) {
-	w.faults = append(w.faults, configfile.Faultf(node.Line, "%s", message))
-}
-
-// value writes one value that stands inside depth others. After the first fault nothing more is written.
-func (w *jsonWriter) value(node *yaml.Node, depth int) {
-	here := node
-	node = configfile.Resolve(node)
-	switch {
-	case len(w.faults) > 0:
-	case w.buf.Len() > maxSchemaBytes:
-		w.fault(here, "args are larger than 65536 bytes")
-	case node.Kind == yaml.ScalarNode:
-		w.scalar(node)
-	case depth == maxDepth:
-		w.fault(here, "args are nested more than 64 deep")
-	case node.Kind == yaml.MappingNode:
-		w.mapping(node, depth)
-	default:
-		w.list(node, depth)
-	}
-}
-
-func (w *jsonWriter) mapping(node *yaml.Node, depth int) {
-	seen := map[string]bool{}
-	w.buf.WriteByte('{')
-	for i := 0; i+1 < len(node.Content); i += 2 {
-		key := configfile.Resolve(node.Content[i])
-		if key.Kind != yaml.ScalarNode || key.ShortTag() != "!!str" {
-			w.fault(node.Content[i], "a field name in args must be text: put it in quotes")
-			return
-		}
-		if seen[key.Value] {
-			w.fault(key, "field "+shownName(key.Value)+" is there twice")
-			return
-		}
-		seen[key.Value] = true
-		if i > 0 {
-			w.buf.WriteByte(',')
-		}
-		w.text(key.Value)
-		w.buf.WriteByte(':')
-		w.value(node.Content[i+1], depth+1)
-	}
-	w.buf.WriteByte('}')
-}
-
-func (w *jsonWriter) list(node *yaml.Node, depth int) {
-	w.buf.WriteByte('[')
-	for i, item := range node.Content {
-		if i > 0 {
-			w.buf.WriteByte(',')
-		}
-		w.value(item, depth+1)
-	}
-	w.buf.WriteByte(']')
-}
-
-func (w *jsonWriter) scalar(node *yaml.Node) {
-	switch node.ShortTag() {
-	case "!!str", "!!timestamp":
-		w.text(node.Value)
-	case "!!null":
-		w.buf.WriteString("null")
-	case "!!bool":
-		w.buf.WriteString(strings.ToLower(node.Value))
-	case "!!int", "!!float":
-		w.number(node)
-	default:
-		w.fault(node, "args hold a value that JSON cannot express")
-	}
-}
-
-// number takes a number as its author wrote it, so that the form shows 0.10 as 0.10.
-func (w *jsonWriter) number(node *yaml.Node) {
-	if !json.Valid([]byte(node.Value)) {
-		w.fault(node, "a number in args must be written as in JSON, such as 17, -0.5 or 1e3")
-		return
-	}
-	if message := numberFault(node.Value); message != "" {
-		w.fault(node, "args hold a number that "+message)
-		return
-	}
-	w.buf.WriteString(node.Value)
-}
-
-func (w *jsonWriter) text(s string) {
-	w.buf.Write(quote(s))
 }

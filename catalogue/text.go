@@ -3,8 +3,11 @@ package catalogue
 import (
 	"encoding/json"
 	"fmt"
+	"math/big"
 	"regexp"
+	"regexp/syntax"
 	"slices"
+	"strconv"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -29,8 +32,11 @@ const (
 
 // textForm is how a command is spoken with a device that knows no JSON.
 type textForm struct {
-	line  []textPart
-	reply *regexp.Regexp // matches a whole line
+	name    string   // what a model speaks
+	at      []string // the way to it in the command's entry
+	line    []textPart
+	pattern string
+	reply   *regexp.Regexp // pattern, for a whole line
 }
 
 // textPart is a piece of the line: fixed text, or the place of an argument.
@@ -40,19 +46,26 @@ type textPart struct {
 	fallback any    // the argument's default in the schema; nil: it is required
 }
 
-// newTextForm checks the text form of the command in node against the schema of the arguments that it writes.
-func newTextForm(e textEntry, schema map[string]any, node *yaml.Node) (*textForm, configfile.Faults) {
+// newTextForm checks a text form of the command in node against the schema of the arguments that it writes.
+func newTextForm(t textSource, schema map[string]any, node *yaml.Node) (*textForm, configfile.Faults) {
 	var faults configfile.Faults
-	line, err := parseLine(e.Send, schema)
-	if err != nil {
-		faults = append(faults, configfile.Faultf(configfile.Line(node, "text", "send"), "text.send %v", err))
+	fault := func(field string, err error) {
+		way := join(t.at, field)
+		faults = append(faults, configfile.Faultf(configfile.Line(node, way...), "%s %v", fieldName(way), err))
 	}
-	reply, err := compileReply(e.Reply)
+	line, err := parseLine(t.Send, schema)
 	if err != nil {
-		faults = append(faults, configfile.Faultf(configfile.Line(node, "text", "reply"), "text.reply %v", err))
+		fault("send", err)
 	}
-	return &textForm{line: line, reply: reply}, faults
+	reply, err := compileReply(t.Reply)
+	if err != nil {
+		fault("reply", err)
+	}
+	return &textForm{name: t.name, at: t.at, line: line, pattern: t.Reply, reply: reply}, faults
 }
+
+// fieldName writes the way to a field of an entry as people read it: text.examples[2].send.
+func fieldName(at []string) string { return place(at[0], at[1:]) }
 
 // parseLine splits "VOL {request_id} {volume}" at its places.
 func parseLine(line string, schema map[string]any) ([]textPart, error) {
@@ -146,7 +159,37 @@ func compileReply(pattern string) (*regexp.Regexp, error) {
 			}
 		}
 	}
-	return reply, nil
+	return reply, checkRequestIDGroup(pattern)
+}
+
+// checkRequestIDGroup makes sure that the group which must be the request's id takes every id.
+func checkRequestIDGroup(pattern string) error {
+	tree, err := syntax.Parse(pattern, syntax.Perl)
+	if err != nil {
+		return fmt.Errorf("is not a pattern: %w", err)
+	}
+	for _, group := range groupsNamed(tree, groupRequestID) {
+		takes, err := regexp.Compile(`\A(?:` + group.Sub[0].String() + `)\z`)
+		if err != nil {
+			return fmt.Errorf("is not a pattern: %w", err)
+		}
+		if !takes.MatchString(string(exampleID)) {
+			return fmt.Errorf("has a group %s that does not take every request id: %d letters, digits, '-' and '_'", groupRequestID, device.RequestIDLen)
+		}
+	}
+	return nil
+}
+
+// groupsNamed returns the groups of a pattern that have the name.
+func groupsNamed(tree *syntax.Regexp, name string) []*syntax.Regexp {
+	var groups []*syntax.Regexp
+	if tree.Op == syntax.OpCapture && tree.Name == name {
+		groups = append(groups, tree)
+	}
+	for _, sub := range tree.Sub {
+		groups = append(groups, groupsNamed(sub, name)...)
+	}
+	return groups
 }
 
 func isField(group string) bool {
@@ -188,12 +231,36 @@ func textValue(value any) (text, fault string) {
 	case string:
 		return v, valueFault(v)
 	case json.Number:
-		return v.String(), ""
+		return decimal(v), ""
 	case bool:
 		return fmt.Sprint(v), ""
 	default:
 		return "", "must be text, a number, true or false: the device is sent a line of text"
 	}
+}
+
+// decimal writes a number without an exponent, and a whole one without a point: a device of text has no parser for JSON.
+func decimal(n json.Number) string {
+	r := rational(n)
+	if r.IsInt() {
+		return r.Num().String()
+	}
+	mantissa, exponent, _ := strings.Cut(strings.ToLower(n.String()), "e")
+	if exponent == "" {
+		return n.String()
+	}
+	_, fraction, _ := strings.Cut(mantissa, ".")
+	shift, _ := strconv.Atoi(exponent) // numberFault has bounded it
+	return r.FloatString(max(0, len(fraction)-shift))
+}
+
+// rational returns a number that numberFault has nothing against.
+func rational(n json.Number) *big.Rat {
+	r, ok := new(big.Rat).SetString(n.String())
+	if !ok {
+		panic("catalogue: a number that was read is none")
+	}
+	return r
 }
 
 // valueFault keeps a value from ending the line and from looking like the place of a request id.

@@ -64,6 +64,17 @@ func (f Faults) Err() error {
 	return f
 }
 
+// FaultsOf returns the Faults that err is, or one without a line that says what err says. Nil: none.
+func FaultsOf(err error) Faults {
+	if err == nil {
+		return nil
+	}
+	if faults, ok := errors.AsType[Faults](err); ok {
+		return faults
+	}
+	return Faults{{Message: err.Error()}}
+}
+
 // Decode reads the one YAML document in data into out, a pointer to a struct. No data at all, more than maxBytes, a
 // second document, an unknown field or a repeated one are Faults.
 func Decode(data []byte, maxBytes int, out any) error {
