@@ -202,6 +202,7 @@ func (d *Dispatcher) watch(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
+		d.broker.suspect() // a stream that breaks off is often the first to know of an outage
 		if d.watching.set(false) {
 			d.log.Warn("hints broke off; waiting calls read on their own", "err", err)
 		}

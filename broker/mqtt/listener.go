@@ -27,7 +27,11 @@ type listener struct {
 	slots       chan struct{}
 	closing     chan struct{}
 	once        sync.Once
+	served      chan struct{}  // closed when nothing more is accepted
 	running     sync.WaitGroup // handshakes and connections
+
+	mu   sync.Mutex
+	open map[net.Conn]struct{} // accepted and not closed yet
 }
 
 func (l *listener) Init(*slog.Logger) (err error) {
@@ -39,15 +43,41 @@ func (l *listener) ID() string       { return "devices" }
 func (l *listener) Address() string  { return l.cfg.Addr }
 func (l *listener) Protocol() string { return "tcp" }
 
-func (l *listener) Close(closeClients listeners.CloseFn) {
+// Close does nothing: stop has done it. The protocol layer's way to close its clients takes a read lock twice and hangs
+// where a client leaves in between, and it counts clients in a group that it already waits for.
+func (l *listener) Close(listeners.CloseFn) {}
+
+// stop accepts no more, closes every connection and returns when all of them have ended.
+func (l *listener) stop() {
 	l.once.Do(func() {
 		close(l.closing)
 		l.ln.Close()
-		closeClients(l.ID())
 	})
+	<-l.served
+	l.mu.Lock()
+	for c := range l.open {
+		c.Close()
+	}
+	l.mu.Unlock()
+	l.running.Wait()
+}
+
+// track remembers a connection until it is closed, and counts it.
+func (l *listener) track(c net.Conn) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.open[c] = struct{}{}
+}
+
+func (l *listener) forget(c net.Conn) {
+	l.mu.Lock()
+	delete(l.open, c)
+	l.mu.Unlock()
+	l.connections.Add(-1)
 }
 
 func (l *listener) Serve(establish listeners.EstablishFn) {
+	defer close(l.served)
 	for {
 		c, err := l.ln.Accept()
 		if err != nil {
@@ -64,6 +94,7 @@ func (l *listener) Serve(establish listeners.EstablishFn) {
 			c.Close()
 			continue
 		}
+		l.track(c)
 		l.running.Go(func() { l.handshake(c, establish) })
 	}
 }
@@ -73,7 +104,7 @@ func (l *listener) handshake(c net.Conn, establish listeners.EstablishFn) {
 	defer func() {
 		if !handed {
 			c.Close()
-			l.connections.Add(-1)
+			l.forget(c)
 		}
 	}()
 	c.SetDeadline(time.Now().Add(l.cfg.ConnectTimeout)) // for CONNECT too: until then nobody else sets one
@@ -91,7 +122,7 @@ func (l *listener) handshake(c net.Conn, establish listeners.EstablishFn) {
 	handed = true
 	// In a goroutine of its own, so that the stack which the handshake grew is given back.
 	l.running.Go(func() {
-		defer l.connections.Add(-1)
+		defer l.forget(c)
 		device := &conn{Conn: t, writeTimeout: l.cfg.WriteTimeout, ended: func() {}}
 		if err := establish(l.ID(), device); err != nil {
 			l.cfg.Log.Debug("connection ended", "remote", c.RemoteAddr().String(), "error", err)

@@ -121,7 +121,10 @@ func Listen(cfg Config) (*Server, error) {
 	if err := s.mochi.AddHook(&hook{server: s}, nil); err != nil {
 		return nil, fmt.Errorf("mqtt: %w", err)
 	}
-	s.listener = &listener{cfg: s.cfg, connections: &s.connections, closing: make(chan struct{}), slots: make(chan struct{}, cfg.Handshakes)}
+	s.listener = &listener{
+		cfg: s.cfg, connections: &s.connections, slots: make(chan struct{}, cfg.Handshakes),
+		closing: make(chan struct{}), served: make(chan struct{}), open: map[net.Conn]struct{}{},
+	}
 	if err := s.mochi.AddListener(s.listener); err != nil {
 		return nil, fmt.Errorf("mqtt: listen on %s: %w", cfg.Addr, err)
 	}
@@ -142,9 +145,8 @@ func (s *Server) Close() error {
 	s.stopped()
 	s.done.Wait()
 	s.cut(errStop, func(*Session) bool { return true })
-	err := s.mochi.Close()
-	s.listener.running.Wait()
-	return err
+	s.listener.stop()
+	return s.mochi.Close()
 }
 
 // Session returns the session that receives the device's commands; nil when there is none.

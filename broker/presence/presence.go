@@ -27,6 +27,7 @@ type Book struct {
 	engine   *stream.Engine
 	appender *stream.Appender
 	log      *slog.Logger
+	writing  sync.WaitGroup
 
 	mu     sync.RWMutex
 	of     map[device.ID]device.Presence
@@ -74,8 +75,11 @@ func Open(ctx context.Context, e *stream.Engine, log *slog.Logger) (*Book, error
 	}
 }
 
-// Close writes what waits.
-func (b *Book) Close() { b.appender.Close() }
+// Close waits until what was noted is written. Nothing may be noted any more.
+func (b *Book) Close() {
+	b.writing.Wait()
+	b.appender.Close()
+}
 
 // Came notes that the device is connected since a moment. seen tells when its last packet came.
 func (b *Book) Came(id device.ID, since time.Time, seen func() time.Time) {
@@ -142,7 +146,9 @@ func (b *Book) write(id device.ID, s stored) {
 	if err != nil {
 		return // two times cannot fail
 	}
+	b.writing.Add(1)
 	m := &stream.Append{Subject: "p." + string(id), Data: body, Key: string(id), Done: func(_ uint64, err error) {
+		defer b.writing.Done()
 		if err != nil {
 			b.log.Warn("presence not written", "device", id, "error", err)
 		}

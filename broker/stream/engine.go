@@ -138,9 +138,17 @@ func (e *Engine) Ensure(ctx context.Context, cfg jetstream.StreamConfig) (life u
 // serverLog sends the server's lines to slog. The server never logs message bodies at these levels.
 type serverLog struct{ log *slog.Logger }
 
-func (l *serverLog) Noticef(format string, v ...any) { l.log.Debug("jetstream says", "line", fmt.Sprintf(format, v...)) }
-func (l *serverLog) Warnf(format string, v ...any)   { l.log.Warn("jetstream says", "line", fmt.Sprintf(format, v...)) }
-func (l *serverLog) Fatalf(format string, v ...any)  { l.log.Error("jetstream says", "line", fmt.Sprintf(format, v...)) }
-func (l *serverLog) Errorf(format string, v ...any)  { l.log.Error("jetstream says", "line", fmt.Sprintf(format, v...)) }
-func (l *serverLog) Debugf(string, ...any)           {}
-func (l *serverLog) Tracef(string, ...any)           {}
+func (l *serverLog) Noticef(format string, v ...any) {
+	l.log.Debug("jetstream says", "line", fmt.Sprintf(format, v...))
+}
+func (l *serverLog) Warnf(format string, v ...any) {
+	l.log.Warn("jetstream says", "line", fmt.Sprintf(format, v...))
+}
+func (l *serverLog) Fatalf(format string, v ...any) {
+	l.log.Error("jetstream says", "line", fmt.Sprintf(format, v...))
+}
+func (l *serverLog) Errorf(format string, v ...any) {
+	l.log.Error("jetstream says", "line", fmt.Sprintf(format, v...))
+}
+func (l *serverLog) Debugf(string, ...any) {}
+func (l *serverLog) Tracef(string, ...any) {}
