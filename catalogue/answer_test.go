@@ -134,7 +134,7 @@ func FuzzLoad(f *testing.F) {
 			if !json.Valid(cmd.Args) || cmd.DeliverWithin > cmd.ReplyWithin || cmd.Permission == "" {
 				t.Fatalf("loaded %+v", cmd)
 			}
-			_, _ = c.Prepare(cmd.Name, json.RawMessage(`{"a":1,"b":["x",null]}`))
+			_, _ = c.Prepare(cmd.Name, json.RawMessage(`{"a":1,"b":["x",null]}`), noLabels)
 			c.Answer(cmd.Name, answerID, []byte("OK 1"))
 		}
 	})

@@ -64,13 +64,14 @@ func (c *Catalogue) Command(name string) (device.Command, error) {
 	return cmd.Command, nil
 }
 
-// PrepareFor checks the arguments and makes them ready for the broker, in the form that the device speaks: compact JSON,
+// Prepare checks the arguments and makes them ready for the broker, in the form that the device speaks: compact JSON,
 // with members and numbers as they were sent, or a line of text. Arguments that are nil or null mean an empty object.
-// labels tells the device's labels; it is called at most once, and only where the models differ in this command.
+// labels tells the device's labels; it is called at most once, and only where models differ in this command and the
+// arguments fit.
 //
 // UnknownCommand, also where the device's model does not have the command; InvalidArguments with every fault, each with
 // its place, up to 100 of them; PayloadTooLarge where no MQTT packet can hold them; and whatever error labels returns.
-func (c *Catalogue) PrepareFor(name string, args json.RawMessage, labels func() (device.Labels, error)) (device.Payload, error) {
+func (c *Catalogue) Prepare(name string, args json.RawMessage, labels func() (device.Labels, error)) (device.Payload, error) {
 	cmd, ok := c.byName[name]
 	if !ok {
 		return device.Payload{}, unknownCommand()
@@ -94,11 +95,6 @@ func (c *Catalogue) PrepareFor(name string, args json.RawMessage, labels func() 
 		return device.Payload{}, invalidArguments(faults)
 	}
 	return device.Payload{Text: line}, nil
-}
-
-// Prepare is PrepareFor a device without labels.
-func (c *Catalogue) Prepare(name string, args json.RawMessage) (device.Payload, error) {
-	return c.PrepareFor(name, args, func() (device.Labels, error) { return nil, nil })
 }
 
 // arguments reads arguments and returns every fault that the command finds in them.

@@ -44,12 +44,17 @@ func (l *Live) Watch(ctx context.Context) { l.file.Watch(ctx) }
 // Commands is Catalogue.Commands of the newest version.
 func (l *Live) Commands() []device.Command { return l.file.Current().Commands() }
 
+// CommandsOf is Catalogue.CommandsOf of the newest version.
+func (l *Live) CommandsOf(labels device.Labels) []device.Command {
+	return l.file.Current().CommandsOf(labels)
+}
+
 // Command is Catalogue.Command of the newest version.
 func (l *Live) Command(name string) (device.Command, error) { return l.file.Current().Command(name) }
 
 // Prepare is Catalogue.Prepare of the newest version.
-func (l *Live) Prepare(name string, args json.RawMessage) (device.Payload, error) {
-	return l.file.Current().Prepare(name, args)
+func (l *Live) Prepare(name string, args json.RawMessage, labels func() (device.Labels, error)) (device.Payload, error) {
+	return l.file.Current().Prepare(name, args, labels)
 }
 
 // Answer is Catalogue.Answer of the newest version.

@@ -55,6 +55,9 @@ func load(t testing.TB, file string) *Catalogue {
 	return c
 }
 
+// noLabels is of a device that has none.
+func noLabels() (device.Labels, error) { return nil, nil }
+
 // edit returns valid with one piece of text replaced, and fails where the piece is not there.
 func edit(t testing.TB, before, after string) string {
 	t.Helper()
@@ -301,7 +304,7 @@ func TestLoad_TakesAnchorsAndMerges(t *testing.T) {
 `
 	c := load(t, file)
 	for _, name := range []string{"a", "b", "c"} {
-		_, err := c.Prepare(name, nil)
+		_, err := c.Prepare(name, nil, noLabels)
 		if got := faultsIn(t, err); !slices.Equal(got, []string{"args.x is required"}) {
 			t.Errorf("%s: got %q", name, got)
 		}
@@ -328,7 +331,7 @@ func TestCatalogue_UnknownCommand(t *testing.T) {
 	if _, err := c.Command("fly"); !device.Is(err, device.UnknownCommand) {
 		t.Errorf("Command: got %v", err)
 	}
-	if _, err := c.Prepare("fly", nil); !device.Is(err, device.UnknownCommand) || strings.Contains(err.Error(), "fly") {
+	if _, err := c.Prepare("fly", nil, noLabels); !device.Is(err, device.UnknownCommand) || strings.Contains(err.Error(), "fly") {
 		t.Errorf("Prepare: got %v", err)
 	}
 }
@@ -383,7 +386,7 @@ func TestDefault_TakesGoodArguments(t *testing.T) {
 		"update_firmware": `{"version":"2.11.0","url":"https://firmware.example.org/2.11.0.bin","sha256":"` + strings.Repeat("0a", 32) + `"}`,
 	}
 	for _, cmd := range c.Commands() {
-		payload, err := c.Prepare(cmd.Name, json.RawMessage(tests[cmd.Name]))
+		payload, err := c.Prepare(cmd.Name, json.RawMessage(tests[cmd.Name]), noLabels)
 		if err != nil || string(payload.JSON) != tests[cmd.Name] {
 			t.Errorf("%s: got %s and error %v", cmd.Name, payload.JSON, err)
 		}
@@ -427,7 +430,7 @@ func TestLive_WithoutAFileIsTheDefault(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if payload, err := live.Prepare("set_volume", json.RawMessage(`{"volume":3}`)); err != nil || string(payload.JSON) != `{"volume":3}` {
+	if payload, err := live.Prepare("set_volume", json.RawMessage(`{"volume":3}`), noLabels); err != nil || string(payload.JSON) != `{"volume":3}` {
 		t.Errorf("got %s and %v", payload.JSON, err)
 	}
 	if a := live.Answer("ping", "", []byte("hello")); a.Status != device.StatusUnparsed {
@@ -458,7 +461,7 @@ func TestLive_ConcurrentUse(t *testing.T) {
 	for range 4 {
 		wg.Go(func() {
 			for range 50 {
-				if _, err := live.Prepare("set_volume", json.RawMessage(`{"volume":101}`)); len(faultsIn(t, err)) != 1 {
+				if _, err := live.Prepare("set_volume", json.RawMessage(`{"volume":101}`), noLabels); len(faultsIn(t, err)) != 1 {
 					t.Errorf("got %v", err)
 				}
 				live.Answer("ping", "", []byte(`{"status":"ok"}`))

@@ -152,7 +152,7 @@ func TestPrepare_ListsEveryFaultWithItsPlace(t *testing.T) {
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			_, err := c.Prepare(tt.command, json.RawMessage(tt.args))
+			_, err := c.Prepare(tt.command, json.RawMessage(tt.args), noLabels)
 			if err != nil && !device.Is(err, device.InvalidArguments) {
 				t.Errorf("got %v", err)
 			}
@@ -165,7 +165,7 @@ func TestPrepare_ListsEveryFaultWithItsPlace(t *testing.T) {
 
 func TestPrepare_ASchemaWithoutEndIsToldOf(t *testing.T) {
 	c := load(t, "commands: [{name: a, permission: p, args: {$ref: '#'}}]")
-	_, err := c.Prepare("a", nil)
+	_, err := c.Prepare("a", nil, noLabels)
 	if got := faultsIn(t, err); !slices.Equal(got, []string{"args cannot be checked: its schema refers to itself without end"}) {
 		t.Errorf("got %q", got)
 	}
@@ -174,7 +174,7 @@ func TestPrepare_ASchemaWithoutEndIsToldOf(t *testing.T) {
 func TestPrepare_ABadNameIsToldWithoutAPlaceThatMayBeWrong(t *testing.T) {
 	c := load(t, "commands: [{name: a, permission: p, args: {additionalProperties: {anyOf: [{propertyNames: {maxLength: 1}}]}}}]")
 	for range 20 { // the fields of an object come in another order each time
-		_, err := c.Prepare("a", json.RawMessage(`{"q":{"long":1},"r":{},"s":{}}`))
+		_, err := c.Prepare("a", json.RawMessage(`{"q":{"long":1},"r":{},"s":{}}`), noLabels)
 		if got := faultsIn(t, err); !slices.Equal(got, []string{"args.q has a field whose name is not allowed: long"}) {
 			t.Fatalf("got %q", got)
 		}
@@ -215,7 +215,7 @@ func TestPrepare_SaysEachRuleInPlainWords(t *testing.T) {
 	}
 	for args, want := range tests {
 		t.Run(args, func(t *testing.T) {
-			_, err := c.Prepare("every_rule", json.RawMessage(args))
+			_, err := c.Prepare("every_rule", json.RawMessage(args), noLabels)
 			if got := strings.Join(faultsIn(t, err), "; "); got != want {
 				t.Errorf("got  %s\nwant %s", got, want)
 			}
@@ -238,7 +238,7 @@ func TestPrepare_SendsMembersAndNumbersAsTheyCame(t *testing.T) {
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			got, err := c.Prepare("anything", json.RawMessage(tt.args))
+			got, err := c.Prepare("anything", json.RawMessage(tt.args), noLabels)
 			if err != nil || string(got.JSON) != tt.want || got.Text != nil {
 				t.Errorf("got %s and %v, want %s", got.JSON, err, tt.want)
 			}
@@ -248,7 +248,7 @@ func TestPrepare_SendsMembersAndNumbersAsTheyCame(t *testing.T) {
 
 func TestPrepare_DoesNotKeepTheCallersBytes(t *testing.T) {
 	args := json.RawMessage(`{"a":1}`)
-	got, err := load(t, forPrepare).Prepare("anything", args)
+	got, err := load(t, forPrepare).Prepare("anything", args, noLabels)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -263,11 +263,11 @@ func TestPrepare_Depth(t *testing.T) {
 	nested := func(n int) json.RawMessage {
 		return json.RawMessage(`{"a":` + strings.Repeat("[", n-1) + strings.Repeat("]", n-1) + `}`)
 	}
-	if _, err := c.Prepare("anything", nested(64)); err != nil {
+	if _, err := c.Prepare("anything", nested(64), noLabels); err != nil {
 		t.Errorf("64 deep: %v", err)
 	}
 	for _, n := range []int{65, 10_000, 100_000} {
-		_, err := c.Prepare("anything", nested(n))
+		_, err := c.Prepare("anything", nested(n), noLabels)
 		if got := faultsIn(t, err); !slices.Equal(got, []string{"args is nested more than 64 deep"}) {
 			t.Errorf("%d deep: got %q", n, got)
 		}
@@ -280,10 +280,10 @@ func TestPrepare_Size(t *testing.T) {
 		const frame = `{"a":""}`
 		return json.RawMessage(`{"a":"` + strings.Repeat("x", n-len(frame)) + `"}`)
 	}
-	if _, err := c.Prepare("anything", sized(device.MaxPayload)); err != nil {
+	if _, err := c.Prepare("anything", sized(device.MaxPayload), noLabels); err != nil {
 		t.Errorf("as large as a packet: %v", err)
 	}
-	if _, err := c.Prepare("anything", sized(device.MaxPayload+1)); !device.Is(err, device.PayloadTooLarge) {
+	if _, err := c.Prepare("anything", sized(device.MaxPayload+1), noLabels); !device.Is(err, device.PayloadTooLarge) {
 		t.Errorf("one byte more: got %v", err)
 	}
 }
@@ -298,11 +298,11 @@ func TestPrepare_ManyFaultsAreBounded(t *testing.T) {
 		}
 		return json.RawMessage(b.String() + "}")
 	}
-	_, err := c.Prepare("set_volume", unknown(50)) // two faults each
+	_, err := c.Prepare("set_volume", unknown(50), noLabels) // two faults each
 	if got := faultsIn(t, err); len(got) != 100 {
 		t.Errorf("100 faults: got %d", len(got))
 	}
-	_, err = c.Prepare("set_volume", unknown(5000))
+	_, err = c.Prepare("set_volume", unknown(5000), noLabels)
 	if got := faultsIn(t, err); len(got) != 101 || !strings.HasPrefix(got[100], "args has ") {
 		t.Errorf("10,000 faults: got %d, the last is %q", len(got), got[len(got)-1])
 	}
@@ -326,7 +326,7 @@ func TestPrepare_LongMessagesAreBounded(t *testing.T) {
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			c := load(t, "commands: [{name: a, permission: p, args: {properties: {x: {"+tt.rule+"}}}}]")
-			_, err := c.Prepare("a", json.RawMessage(`{"x":"none"}`))
+			_, err := c.Prepare("a", json.RawMessage(`{"x":"none"}`), noLabels)
 			if got := faultsIn(t, err); len(got) != 1 || !strings.HasSuffix(got[0], tt.want) {
 				t.Errorf("got %q, want an end of %q", got, tt.want)
 			}
@@ -339,7 +339,7 @@ func TestPrepare_HugeNumbersCostNothing(t *testing.T) {
 	c := load(t, forPrepare)
 	args := json.RawMessage(`{"step":[` + strings.Repeat("1e999999,", 20_000) + `1],"both":1e999999999}`)
 	start := time.Now()
-	if _, err := c.Prepare("every_rule", args); !device.Is(err, device.InvalidArguments) {
+	if _, err := c.Prepare("every_rule", args, noLabels); !device.Is(err, device.InvalidArguments) {
 		t.Errorf("got %v", err)
 	}
 	if took := time.Since(start); took > 5*time.Second {
@@ -355,24 +355,24 @@ func TestPrepare_RendersTheTextLine(t *testing.T) {
 		want string
 		fail []string
 	}{
-		"with defaults":           {args: `{"volume":7}`, want: "SAY {request_id} 7 false hello you"},
-		"with everything":         {args: `{"words":"grüß dich","loud":true,"volume":7}`, want: "SAY {request_id} 7 true grüß dich"},
-		"a whole number":          {args: `{"volume":7.0}`, want: "SAY {request_id} 7 false hello you"},
-		"an empty text":           {args: `{"volume":7,"words":""}`, want: "SAY {request_id} 7 false "},
-		"a fault of the schema":   {args: `{"volume":"x"}`, fail: []string{"args.volume must be null or a whole number or a list"}},
-		"a second line":           {args: `{"volume":7,"words":"a\nREBOOT"}`, fail: []string{"args.words must not hold line ends or control characters:" + lineFault}},
-		"a carriage return":       {args: `{"volume":7,"words":"a\r"}`, fail: []string{"args.words must not hold line ends or control characters:" + lineFault}},
-		"an escape sequence":      {args: `{"volume":7,"words":"\u001b[2J"}`, fail: []string{"args.words must not hold line ends or control characters:" + lineFault}},
-		"a line separator":        {args: `{"volume":7,"words":"a\u2028b"}`, fail: []string{"args.words must not hold line ends or control characters:" + lineFault}},
-		"a second request id":     {args: `{"volume":7,"words":"{request_id}"}`, fail: []string{"args.words must not hold braces:" + lineFault}},
-		"another request's id":    {args: `{"volume":7,"words":"sdr1_` + strings.Repeat("A", 68) + `"}`, fail: []string{"args must not hold anything of the form of a request id"}},
-		"a list":                  {args: `{"volume":[1]}`, fail: []string{"args.volume must be text, a number, true or false:" + lineFault}},
-		"null":                    {args: `{"volume":null}`, fail: []string{"args.volume must be text, a number, true or false:" + lineFault}},
-		"two faults":              {args: `{"volume":null,"words":"{"}`, fail: []string{"args.volume must be text, a number, true or false:" + lineFault, "args.words must not hold braces:" + lineFault}},
+		"with defaults":         {args: `{"volume":7}`, want: "SAY {request_id} 7 false hello you"},
+		"with everything":       {args: `{"words":"grüß dich","loud":true,"volume":7}`, want: "SAY {request_id} 7 true grüß dich"},
+		"a whole number":        {args: `{"volume":7.0}`, want: "SAY {request_id} 7 false hello you"},
+		"an empty text":         {args: `{"volume":7,"words":""}`, want: "SAY {request_id} 7 false "},
+		"a fault of the schema": {args: `{"volume":"x"}`, fail: []string{"args.volume must be null or a whole number or a list"}},
+		"a second line":         {args: `{"volume":7,"words":"a\nREBOOT"}`, fail: []string{"args.words must not hold line ends or control characters:" + lineFault}},
+		"a carriage return":     {args: `{"volume":7,"words":"a\r"}`, fail: []string{"args.words must not hold line ends or control characters:" + lineFault}},
+		"an escape sequence":    {args: `{"volume":7,"words":"\u001b[2J"}`, fail: []string{"args.words must not hold line ends or control characters:" + lineFault}},
+		"a line separator":      {args: `{"volume":7,"words":"a\u2028b"}`, fail: []string{"args.words must not hold line ends or control characters:" + lineFault}},
+		"a second request id":   {args: `{"volume":7,"words":"{request_id}"}`, fail: []string{"args.words must not hold braces:" + lineFault}},
+		"another request's id":  {args: `{"volume":7,"words":"sdr1_` + strings.Repeat("A", 68) + `"}`, fail: []string{"args must not hold anything of the form of a request id"}},
+		"a list":                {args: `{"volume":[1]}`, fail: []string{"args.volume must be text, a number, true or false:" + lineFault}},
+		"null":                  {args: `{"volume":null}`, fail: []string{"args.volume must be text, a number, true or false:" + lineFault}},
+		"two faults":            {args: `{"volume":null,"words":"{"}`, fail: []string{"args.volume must be text, a number, true or false:" + lineFault, "args.words must not hold braces:" + lineFault}},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			got, err := c.Prepare("say", json.RawMessage(tt.args))
+			got, err := c.Prepare("say", json.RawMessage(tt.args), noLabels)
 			if string(got.Text) != tt.want || got.JSON != nil {
 				t.Errorf("got %q and %s, want %q", got.Text, got.JSON, tt.want)
 			}
@@ -390,7 +390,7 @@ func FuzzPrepare(f *testing.F) {
 	c := load(f, forPrepare)
 	f.Fuzz(func(t *testing.T, args []byte) {
 		for _, cmd := range c.Commands() {
-			payload, err := c.Prepare(cmd.Name, args)
+			payload, err := c.Prepare(cmd.Name, args, noLabels)
 			if err != nil {
 				if len(payload.JSON)+len(payload.Text) > 0 || !device.Is(err, device.PayloadTooLarge) && len(faultsIn(t, err)) == 0 {
 					t.Fatalf("%s: payload %+v with error %v", cmd.Name, payload, err)
@@ -403,7 +403,7 @@ func FuzzPrepare(f *testing.F) {
 				}
 				continue
 			}
-			again, err := c.Prepare(cmd.Name, payload.JSON)
+			again, err := c.Prepare(cmd.Name, payload.JSON, noLabels)
 			if err != nil || !bytes.Equal(again.JSON, payload.JSON) {
 				t.Fatalf("%s: %s became %s, %v", cmd.Name, payload.JSON, again.JSON, err)
 			}
@@ -421,7 +421,7 @@ func BenchmarkPrepare(b *testing.B) {
 		b.Run(name, func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
-				_, _ = c.Prepare(call.command, json.RawMessage(call.args))
+				_, _ = c.Prepare(call.command, json.RawMessage(call.args), noLabels)
 			}
 		})
 	}

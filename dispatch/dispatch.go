@@ -83,6 +83,7 @@ type CommandView struct {
 // can be tested alone.
 type Service interface {
 	Commands(c Caller) []CommandView
+	CommandsOf(ctx context.Context, c Caller, id device.ID) ([]CommandView, error)
 	Send(ctx context.Context, c Caller, in SendInput) (SendResult, error)
 	Replies(ctx context.Context, c Caller, in RepliesInput) (Replies, error)
 	Request(ctx context.Context, c Caller, id device.RequestID) (device.Request, error)

@@ -644,14 +644,23 @@ func (c *faultyCache) Take(ctx context.Context, q dispatch.Take) (taken dispatch
 	return taken, nil
 }
 
-// fakeCatalogue knows "ping", and "reboot", which waits for offline devices.
+// fakeCatalogue knows "ping"; "reboot", which waits for offline devices; and "zoom", which only devices with the label
+// model=zoom have.
 type fakeCatalogue struct{}
 
 func (fakeCatalogue) Commands() []device.Command {
 	return []device.Command{
 		{Name: "ping", Permission: "commands.ping", DeliverWithin: 10 * time.Second, ReplyWithin: 30 * time.Second},
 		{Name: "reboot", Permission: "commands.reboot", Hold: true, DeliverWithin: 10 * time.Second, ReplyWithin: 30 * time.Second},
+		{Name: "zoom", Permission: "commands.zoom", DeliverWithin: 10 * time.Second, ReplyWithin: 30 * time.Second},
 	}
+}
+
+func (c fakeCatalogue) CommandsOf(labels device.Labels) []device.Command {
+	if labels["model"] == "zoom" {
+		return c.Commands()
+	}
+	return c.Commands()[:2]
 }
 
 func (c fakeCatalogue) Command(name string) (device.Command, error) {
@@ -663,12 +672,20 @@ func (c fakeCatalogue) Command(name string) (device.Command, error) {
 	return device.Command{}, device.Errorf(device.UnknownCommand, "no such command")
 }
 
-func (c fakeCatalogue) Prepare(name string, args json.RawMessage) (device.Payload, error) {
+func (c fakeCatalogue) Prepare(name string, args json.RawMessage, labels func() (device.Labels, error)) (device.Payload, error) {
 	if _, err := c.Command(name); err != nil {
 		return device.Payload{}, err
 	}
 	if string(args) == `{"bad":1}` {
 		return device.Payload{}, &device.Error{Kind: device.InvalidArguments, Faults: []device.Fault{{Location: "args.bad"}}}
+	}
+	if name == "zoom" {
+		switch have, err := labels(); {
+		case err != nil:
+			return device.Payload{}, err
+		case have["model"] != "zoom":
+			return device.Payload{}, device.Errorf(device.UnknownCommand, "the device does not have it")
+		}
 	}
 	return device.Payload{JSON: args}, nil
 }

@@ -72,12 +72,16 @@ type Cache interface {
 type Catalogue interface {
 	// Commands returns every command in the file's order.
 	Commands() []device.Command
+	// CommandsOf returns the commands that a device with these labels has, in the file's order.
+	CommandsOf(labels device.Labels) []device.Command
 	// Command returns one, or UnknownCommand.
 	Command(name string) (device.Command, error)
-	// Prepare checks the arguments and makes them ready for the broker. UnknownCommand; InvalidArguments with every
-	// fault and its place. args nil or null means an empty object.
-	Prepare(name string, args json.RawMessage) (device.Payload, error)
-	// Answer reads a reply's body: the JSON envelope, else the command's text pattern, else StatusUnparsed.
+	// Prepare checks the arguments and makes them ready for the broker, in the form that the device speaks. labels tells
+	// the device's labels; it is called at most once, after all other checks, and only where devices differ in this
+	// command. UnknownCommand, also where the device does not have it; InvalidArguments with every fault and its place;
+	// the error of labels as it is. args nil or null means an empty object.
+	Prepare(name string, args json.RawMessage, labels func() (device.Labels, error)) (device.Payload, error)
+	// Answer reads a reply's body: the JSON envelope, else one of the command's text patterns, else StatusUnparsed.
 	Answer(command string, id device.RequestID, body []byte) device.Answer
 }
 

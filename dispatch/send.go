@@ -7,15 +7,30 @@ import (
 	"signaldevice/device"
 )
 
-// deliveredWait is how long Send waits for the device's PUBACK. The broker's answer has to arrive within brokerBudget.
-const deliveredWait = time.Second
+// deliveredWait is how long Send waits for the device's PUBACK, and deliveredMargin what must be left of brokerBudget after
+// it, so that the broker's answer arrives.
+const (
+	deliveredWait   = time.Second
+	deliveredMargin = brokerBudget - deliveredWait
+)
 
 // maxIdempotencyKey is the longest key in bytes.
 const maxIdempotencyKey = 255
 
 // Commands returns every command of the catalogue, with what the caller may send.
-func (d *Dispatcher) Commands(c Caller) []CommandView {
-	commands := d.catalogue.Commands()
+func (d *Dispatcher) Commands(c Caller) []CommandView { return viewsOf(d.catalogue.Commands(), c) }
+
+// CommandsOf returns the commands that a device has, with what the caller may send. Errors: DeviceNotFound,
+// BrokerUnavailable.
+func (d *Dispatcher) CommandsOf(ctx context.Context, c Caller, id device.ID) ([]CommandView, error) {
+	dev, err := d.Device(ctx, c, id)
+	if err != nil {
+		return nil, err
+	}
+	return viewsOf(d.catalogue.CommandsOf(dev.Labels), c), nil
+}
+
+func viewsOf(commands []device.Command, c Caller) []CommandView {
 	views := make([]CommandView, 0, len(commands))
 	for _, cmd := range commands {
 		views = append(views, CommandView{Command: cmd, Allowed: c.may(cmd.Permission)})
@@ -28,90 +43,88 @@ func (d *Dispatcher) Commands(c Caller) []CommandView {
 // idempotency key gives the request as it stands now.
 //
 // An unknown command is told from a forbidden one: every client may read the catalogue's names. A device outside the
-// caller's labels is one that does not exist.
+// caller's labels is one that does not exist. A command that the device's model does not have is unknown.
 //
 // Errors: Invalid, UnknownCommand, Forbidden, InvalidArguments, RateLimited, BrokerUnavailable, OutcomeUnknown, and what
 // the broker refuses: DeviceNotFound, DeviceOffline, IdempotencyReused, TooManyUnread, PayloadTooLarge.
 func (d *Dispatcher) Send(ctx context.Context, c Caller, in SendInput) (SendResult, error) {
-	cmd, payload, err := d.prepare(c, in)
+	brokerTime := &allowance{left: brokerBudget}
+	s, err := d.prepare(ctx, c, in, brokerTime)
 	if err != nil {
-		d.observer.Sent(cmd.Name, string(device.KindOf(err)))
+		d.observer.Sent(s.Command.Name, string(device.KindOf(err)))
 		return SendResult{}, err
 	}
-	result, repeated, err := d.send(ctx, c, in, cmd, payload)
+	result, repeated, err := d.send(ctx, s, in.Wait, brokerTime)
 	switch {
 	case err != nil:
-		d.observer.Sent(cmd.Name, string(device.KindOf(err)))
+		d.observer.Sent(s.Command.Name, string(device.KindOf(err)))
 	case repeated:
-		d.observer.Sent(cmd.Name, "repeated")
+		d.observer.Sent(s.Command.Name, "repeated")
 	default:
-		d.observer.Sent(cmd.Name, string(result.Request.State))
+		d.observer.Sent(s.Command.Name, string(result.Request.State))
 	}
 	return result, err
 }
 
-func (d *Dispatcher) send(ctx context.Context, c Caller, in SendInput, cmd device.Command, payload device.Payload) (result SendResult, repeated bool, err error) {
-	if in.Wait == 0 {
-		result.Request, repeated, err = d.deliver(ctx, c, in, cmd, payload)
+func (d *Dispatcher) send(ctx context.Context, s Send, wait time.Duration, brokerTime *allowance) (result SendResult, repeated bool, err error) {
+	if wait == 0 {
+		s.WaitDelivered = max(0, min(deliveredWait, brokerTime.left-deliveredMargin))
+		result.Request, repeated, err = d.deliver(ctx, s, brokerTime)
 		return result, repeated, err
 	}
-	until := time.Now().Add(in.Wait)
-	w, err := d.waiters.join(place{device.MailboxOf(c.Client), in.Device}, nil)
+	until := time.Now().Add(wait)
+	w, err := d.waiters.join(place{s.Mailbox, s.Device}, nil)
 	if err != nil {
 		return SendResult{}, false, err
 	}
 	defer d.waiters.leave(w)
-	req, repeated, err := d.deliver(ctx, c, in, cmd, payload)
+	req, repeated, err := d.deliver(ctx, s, brokerTime) // the reply is waited for, and its PUBACK is no news
 	if err != nil {
 		return SendResult{}, false, err
 	}
 	return d.awaitFinal(ctx, w, req, until), repeated, nil
 }
 
-// prepare checks what can be checked without the broker.
-func (d *Dispatcher) prepare(c Caller, in SendInput) (device.Command, device.Payload, error) {
-	if err := knownShape(in.Device); err != nil {
-		return device.Command{}, device.Payload{}, err
-	}
-	if err := validWait(in.Wait); err != nil {
-		return device.Command{}, device.Payload{}, err
-	}
-	if len(in.IdempotencyKey) > maxIdempotencyKey {
-		return device.Command{}, device.Payload{}, invalid("Idempotency-Key", "may have at most %d bytes", maxIdempotencyKey)
-	}
-	cmd, err := d.catalogue.Command(in.Command)
-	if err != nil {
-		return device.Command{}, device.Payload{}, err
-	}
-	if err := c.need(cmd.Permission); err != nil {
-		return cmd, device.Payload{}, err
-	}
-	payload, err := d.catalogue.Prepare(in.Command, in.Args)
-	return cmd, payload, err
-}
-
-func (d *Dispatcher) deliver(ctx context.Context, c Caller, in SendInput, cmd device.Command, payload device.Payload) (req device.Request, repeated bool, err error) {
-	mailbox := device.MailboxOf(c.Client)
-	s := Send{
+// prepare checks what can be checked without the broker; the broker is asked for the device's labels where devices differ
+// in the command. Command is set in what it returns as soon as the command is known.
+func (d *Dispatcher) prepare(ctx context.Context, c Caller, in SendInput, brokerTime *allowance) (s Send, err error) {
+	s = Send{
 		Device:         in.Device,
-		Mailbox:        mailbox,
+		Mailbox:        device.MailboxOf(c.Client),
 		Client:         c.Client,
-		Command:        cmd,
-		Payload:        payload,
 		IdempotencyKey: in.IdempotencyKey,
 		Labels:         c.Labels,
-		WaitDelivered:  deliveredWait,
 	}
-	if in.Wait > 0 {
-		s.WaitDelivered = 0 // the reply is waited for, and its PUBACK is no news
+	if err := knownShape(in.Device); err != nil {
+		return s, err
 	}
-	s.CachedUnread, s.CachedUnreadBytes = d.unread(ctx, mailbox, in.Device)
-	err = d.broker.tell(ctx, &allowance{left: brokerBudget}, func(ctx context.Context) (err error) {
+	if err := validWait(in.Wait); err != nil {
+		return s, err
+	}
+	if len(in.IdempotencyKey) > maxIdempotencyKey {
+		return s, invalid("Idempotency-Key", "may have at most %d bytes", maxIdempotencyKey)
+	}
+	if s.Command, err = d.catalogue.Command(in.Command); err != nil {
+		return s, err
+	}
+	if err := c.need(s.Command.Permission); err != nil {
+		return s, err
+	}
+	s.Payload, err = d.catalogue.Prepare(in.Command, in.Args, func() (device.Labels, error) {
+		dev, err := d.device(ctx, c, in.Device, brokerTime)
+		return dev.Labels, err
+	})
+	return s, err
+}
+
+func (d *Dispatcher) deliver(ctx context.Context, s Send, brokerTime *allowance) (req device.Request, repeated bool, err error) {
+	s.CachedUnread, s.CachedUnreadBytes = d.unread(ctx, s.Mailbox, s.Device)
+	err = d.broker.tell(ctx, brokerTime, func(ctx context.Context) (err error) {
 		req, repeated, err = d.broker.Send(ctx, s)
 		return err
 	})
 	if device.Is(err, device.OutcomeUnknown) {
-		err = sendUnknown(err, in.IdempotencyKey != "")
+		err = sendUnknown(err, s.IdempotencyKey != "")
 	}
 	return req, repeated, err
 }

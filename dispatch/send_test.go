@@ -285,3 +285,64 @@ func TestCommands_SayWhatTheCallerMaySend(t *testing.T) {
 		}
 	}
 }
+
+func TestSend_AsksForLabelsWhereDevicesDiffer(t *testing.T) {
+	const slow = 300 * time.Millisecond
+	tests := map[string]struct {
+		edit  func(*dispatch.Caller, *dispatch.SendInput)
+		model string
+		label fault // what comes of the look-up
+		want  device.Kind
+		asked int
+		wait  time.Duration // what the broker may wait for the PUBACK
+	}{
+		"the device has it":                    {model: "zoom", asked: 1, wait: time.Second},
+		"the look-up takes a while":            {model: "zoom", label: fault{then: func() { time.Sleep(slow) }}, asked: 1, wait: time.Second - slow},
+		"a client who waits for the reply":     {model: "zoom", edit: func(_ *dispatch.Caller, in *dispatch.SendInput) { in.Wait = time.Second }, asked: 1},
+		"the device has not":                   {model: "old", want: device.UnknownCommand, asked: 1},
+		"a command that all have":              {edit: func(_ *dispatch.Caller, in *dispatch.SendInput) { in.Command = "ping" }, wait: time.Second},
+		"bad arguments":                        {edit: func(_ *dispatch.Caller, in *dispatch.SendInput) { in.Args = json.RawMessage(`{"bad":1}`) }, want: device.InvalidArguments},
+		"a device outside the caller's labels": {model: "zoom", edit: func(c *dispatch.Caller, _ *dispatch.SendInput) { c.Labels = device.Labels{"fleet": "b"} }, want: device.DeviceNotFound, asked: 1},
+		"the broker does not answer":           {label: brokerDown, want: device.BrokerUnavailable, asked: 1},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := newSystem(true, nil)
+				s.broker.devices[cam] = device.Device{ID: cam, Labels: device.Labels{"model": tt.model}}
+				s.broker.always(tt.label, "device")
+				c, in := alice, dispatch.SendInput{Device: cam, Command: "zoom"}
+				c.May = func(string) bool { return true }
+				if tt.edit != nil {
+					tt.edit(&c, &in)
+				}
+				_, err := s.Send(t.Context(), c, in)
+				wantKind(t, err, tt.want)
+				if got := s.broker.made("device"); got != tt.asked {
+					t.Errorf("asked for the device %d times, want %d", got, tt.asked)
+				}
+				if sent := s.broker.made("send"); sent > 0 != (tt.want == device.OK) {
+					t.Fatalf("sent %d times", sent)
+				} else if sent > 0 && s.broker.sent[0].WaitDelivered != tt.wait {
+					t.Errorf("waits %s for the PUBACK, want %s", s.broker.sent[0].WaitDelivered, tt.wait)
+				}
+			})
+		})
+	}
+}
+
+func TestCommandsOf_AreThoseOfTheDevice(t *testing.T) {
+	s := newSystem(true, nil)
+	s.broker.devices[cam] = device.Device{ID: cam, Labels: device.Labels{"model": "old"}}
+	c := alice
+	c.May = func(p string) bool { return p == "commands.ping" }
+	got, err := s.CommandsOf(t.Context(), c, cam)
+	if err != nil || len(got) != 2 || !got[0].Allowed || got[1].Allowed {
+		t.Errorf("got %+v and %v", got, err)
+	}
+	c.Labels = device.Labels{"fleet": "b"}
+	_, err = s.CommandsOf(t.Context(), c, cam)
+	wantKind(t, err, device.DeviceNotFound)
+	_, err = s.CommandsOf(t.Context(), alice, "a.b")
+	wantKind(t, err, device.DeviceNotFound)
+}

@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"context"
 	"encoding/json"
 	"net/http"
 	"strconv"
@@ -37,10 +38,15 @@ type commandsBody struct {
 }
 
 func (a *API) listCommands(w *answer, r *http.Request, who Identity) error {
-	if err := noQuery(r); err != nil {
+	q := parseQuery(r, "device")
+	id := device.ID(q.one("device", maxName))
+	if err := q.err(); err != nil {
 		return err
 	}
-	views := a.cfg.Service.Commands(who.Caller)
+	views, err := a.commands(r.Context(), who.Caller, id)
+	if err != nil {
+		return err
+	}
 	body := commandsBody{Commands: make([]commandBody, len(views))}
 	for i, v := range views {
 		body.Commands[i] = commandBody{
@@ -59,6 +65,14 @@ func (a *API) listCommands(w *answer, r *http.Request, who Identity) error {
 		}
 	}
 	return w.json(http.StatusOK, body)
+}
+
+// commands returns those of one device, or else all.
+func (a *API) commands(ctx context.Context, c dispatch.Caller, id device.ID) ([]dispatch.CommandView, error) {
+	if id == "" {
+		return a.cfg.Service.Commands(c), nil
+	}
+	return a.cfg.Service.CommandsOf(ctx, c, id)
 }
 
 // argsSchema returns a command's schema as its author wrote it; the empty schema where there is none.

@@ -153,6 +153,14 @@ func TestCommands_List(t *testing.T) {
 		`"hold":false,"deliver_within":10,"reply_within":30,"reply":{"kind":"json"},"args":{},"allowed":true},`+
 		`{"name":"set_volume","title":"Volume","description":"","group":"Sound","permission":"commands.set_volume","danger":true,`+
 		`"hold":true,"deliver_within":1.5,"reply_within":60,"reply":{"kind":"text"},"args":`+string(goodCommands()[1].Args)+`,"allowed":false}]}`)
+	h.answers(call("GET", "/v1/commands?device=cam-1", ""), 200, `{"commands":[`+
+		`{"name":"ping","title":"Ping","description":"Says pong.","group":"Basics","permission":"commands.ping","danger":false,`+
+		`"hold":false,"deliver_within":10,"reply_within":30,"reply":{"kind":"json"},"args":{},"allowed":true}]}`)
+	h.asked(testDevice)
+	h.service.err = device.Errorf(device.DeviceNotFound, "no such device")
+	if res := h.do(call("GET", "/v1/commands?device=cam-2", "")); res.StatusCode != 404 {
+		t.Errorf("a device that does not exist: %d\n%s", res.StatusCode, res.body)
+	}
 }
 
 func TestCommands_Send(t *testing.T) {

@@ -123,6 +123,11 @@ func (s *fakeService) Commands(c dispatch.Caller) []dispatch.CommandView {
 	return views
 }
 
+func (s *fakeService) CommandsOf(_ context.Context, c dispatch.Caller, id device.ID) ([]dispatch.CommandView, error) {
+	err := s.note("CommandsOf", c, id)
+	return []dispatch.CommandView{{Command: goodCommands()[0], Allowed: true}}, err
+}
+
 func (s *fakeService) Send(ctx context.Context, c dispatch.Caller, in dispatch.SendInput) (dispatch.SendResult, error) {
 	err := s.note("Send", c, in)
 	if s.onCall != nil {
