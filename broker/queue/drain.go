@@ -2,7 +2,6 @@ package queue
 
 import (
 	"context"
-	"fmt"
 	"time"
 
 	"signaldevice/broker/requests"
@@ -102,11 +101,7 @@ func (q *Queue) read(ctx context.Context, in Drain, after uint64) (Page, error) 
 		}
 		for _, m := range ms {
 			after = m.Seq
-			r, err := q.drained(in, m)
-			if err != nil {
-				return Page{}, err
-			}
-			if r != nil {
+			if r := q.drained(in, m); r != nil {
 				page.Replies = append(page.Replies, *r)
 			}
 		}
@@ -141,13 +136,15 @@ func (q *Queue) skip(in Drain) uint64 {
 	return first - 1
 }
 
-// drained reads one message; nil when it is hidden.
-func (q *Queue) drained(in Drain, m stream.Message) (*Drained, error) {
+// drained reads one message; nil when it is hidden. A message that cannot be read is passed over, so that it does not keep
+// the replies behind it from their readers; it goes when it is old.
+func (q *Queue) drained(in Drain, m stream.Message) *Drained {
 	dev, key, e, ok := parseSubject(m.Subject)
 	id := device.RequestID(m.Header.Get(idHeader))
 	claims, err := id.Claims()
 	if !ok || err != nil || dev != in.Device {
-		return nil, fmt.Errorf("queue: entry %d is not readable", m.Seq)
+		q.cfg.Log.Error("entry of the output queue is not readable, passed over", "device", in.Device, "sequence", m.Seq)
+		return nil
 	}
 	q.mu.Lock()
 	var due requests.Millis
@@ -156,10 +153,10 @@ func (q *Queue) drained(in Drain, m stream.Message) (*Drained, error) {
 	}
 	q.mu.Unlock()
 	if due != 0 && (!in.Requests[key.uuid] || int64(due) <= q.cfg.Clock().UnixMilli()) {
-		return nil, nil
+		return nil
 	}
 	return &Drained{
 		Position: q.position(in.Device, m.Seq, key), ID: id, Claims: claims, Seq: key.seq, Final: e.final,
 		Late: int64(e.at) > claims.ReplyBy.UnixMilli(), Received: e.at.Time(), Body: m.Data, Read: due != 0,
-	}, nil
+	}
 }

@@ -231,3 +231,21 @@ func uuids(ids ...device.RequestID) map[device.UUID]bool {
 	}
 	return out
 }
+
+// forgetful are records that lose every note, as those of a process that dies do.
+type forgetful struct{ *requests.Store }
+
+func (*forgetful) Update(context.Context, device.Claims, func(*requests.Record) bool) error {
+	return nil
+}
+
+// reopenQueue opens the queue anew over the same engine and records.
+func (s *shed) reopenQueue() {
+	s.t.Helper()
+	cfg := queue.Config{Engine: s.engine, Records: s.records, Clock: s.now, Log: slog.New(slog.DiscardHandler)}
+	s.edit(&cfg)
+	var err error
+	if s.queue, err = queue.Open(s.t.Context(), cfg); err != nil {
+		s.t.Fatal(err)
+	}
+}

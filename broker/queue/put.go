@@ -19,7 +19,7 @@ const recordBudget = 500 * time.Millisecond
 // Put takes a reply in. It returns at once but for reading a request record that is not in memory; r.Done tells what
 // became of the reply.
 func (q *Queue) Put(r *Reply) {
-	r.received = q.cfg.Clock()
+	r.received, r.size = q.cfg.Clock(), len(r.Body)
 	ctx, cancel := context.WithTimeout(context.Background(), recordBudget)
 	defer cancel()
 	record, known, err := q.cfg.Records.Get(ctx, r.Claims)
@@ -163,7 +163,7 @@ func (q *Queue) note(r *Reply) {
 	ctx, cancel := context.WithTimeout(context.Background(), recordBudget)
 	defer cancel()
 	if err := q.cfg.Records.Update(ctx, r.Claims, func(rec *requests.Record) bool {
-		return noteReply(rec, r.Seq, len(r.Body), r.Final, requests.At(r.received))
+		return noteReply(rec, r.Seq, r.size, r.Final, requests.At(r.received))
 	}); err != nil {
 		q.cfg.Log.Warn("reply not noted in its request's record, its removal will", "error", err)
 	}

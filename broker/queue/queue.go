@@ -79,6 +79,7 @@ type Reply struct {
 	Done func(err error)
 
 	received time.Time
+	size     int // of the body
 }
 
 // Stats counts what happened since the start.
@@ -168,8 +169,12 @@ func Open(ctx context.Context, cfg Config) (*Queue, error) {
 		return nil, fmt.Errorf("queue: %w", err)
 	}
 	q.appender, q.marks = cfg.Engine.NewAppender(), cfg.Engine.NewAppender()
+	newest := q.newest()
 	ctx, q.stop = context.WithCancel(context.Background())
-	q.stopped.Go(func() { q.sweepLoop(ctx) })
+	q.stopped.Go(func() {
+		q.noteNewest(ctx, newest)
+		q.sweepLoop(ctx)
+	})
 	return q, nil
 }
 

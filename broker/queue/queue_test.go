@@ -454,3 +454,30 @@ func TestQueue_DrainersThatDieAnywhereLoseNothing(t *testing.T) {
 		t.Errorf("%d replies were stored, want %d", len(stored), n)
 	}
 }
+
+// A process that dies after a reply was stored and before its record knew of it leaves a request that looks unanswered;
+// the next start puts that right, even if nobody ever reads the reply (I5).
+func TestOpen_NotesWhatTheRecordsDoNotKnow(t *testing.T) {
+	s := newShed(t, nil)
+	id := s.request(cam, alice)
+	stranger := &forgetful{s.records}
+	s.queue.Close()
+	s.edit = func(c *queue.Config) { c.Records = stranger }
+	s.reopenQueue()
+	s.put(cam, id, "stored")
+	if rec := s.record(id); rec.Answered != 0 {
+		t.Fatal("the record knows")
+	}
+	s.edit = nil
+	s.reopen()
+	s.until("the record knows of the reply", func() bool { return s.record(id).Answered != 0 })
+}
+
+func TestQueue_AgedRepliesLeaveQuotaAndIndex(t *testing.T) {
+	s := newShed(t, func(c *queue.Config) { c.Retention = 2 * time.Second; c.MaxReplies = 1 })
+	s.put(cam, s.request(cam, alice), "old")
+	done := s.offer(reply(cam, s.request(cam, alice), 0, true, "new"))
+	s.until("the old reply is gone from the stream", func() bool { return len(s.all(cam)) == 0 })
+	s.advance(2 * time.Minute) // the index is swept once a minute
+	s.wait(done)
+}

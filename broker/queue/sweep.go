@@ -41,6 +41,38 @@ func (q *Queue) readMarks(ctx context.Context) error {
 	}
 }
 
+// newest lists the replies that came in the last seconds before the start. A process that died then may have stored them
+// without noting them in their records.
+func (q *Queue) newest() (replies []Reply) {
+	const unnoted = requests.Millis(10_000) // far longer than a note takes to be written
+	last := requests.Millis(0)
+	for _, d := range q.devices {
+		for _, e := range d.entries {
+			last = max(last, e.at)
+		}
+	}
+	for dev, d := range q.devices {
+		for key, e := range d.entries {
+			if e.at >= last-unnoted {
+				replies = append(replies, Reply{
+					Device: dev, Claims: device.Claims{UUID: key.uuid, Mailbox: e.mailbox}, Seq: key.seq, Final: e.final,
+					size: e.size, received: e.at.Time(),
+				})
+			}
+		}
+	}
+	return replies
+}
+
+func (q *Queue) noteNewest(ctx context.Context, replies []Reply) {
+	for i := range replies {
+		if ctx.Err() != nil {
+			return
+		}
+		q.note(&replies[i])
+	}
+}
+
 // sweepLoop does what has come due. It decides nothing that a caller waits for.
 func (q *Queue) sweepLoop(ctx context.Context) {
 	tick := time.NewTicker(sweepEvery)
