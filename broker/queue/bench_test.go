@@ -17,13 +17,13 @@ func BenchmarkPut(b *testing.B) {
 	for _, devices := range []int{1, 16, 256} {
 		b.Run(fmt.Sprintf("devices=%d", devices), func(b *testing.B) {
 			s := newShed(b, func(c *queue.Config) { c.MaxReplies, c.MaxBytes = 1<<30, 1<<40 })
-			ids := s.requestMany(devices, b.N)
+			ids := requestMany("cam", devices, b.N)
 			b.ResetTimer()
 			var wg sync.WaitGroup
 			for d, mine := range ids {
 				wg.Go(func() {
 					for _, id := range mine {
-						s.put(device.ID(fmt.Sprint("cam-", d)), id, body)
+						s.put(name("cam", d), id, body)
 					}
 				})
 			}
@@ -58,13 +58,15 @@ func BenchmarkDrainAcknowledge(b *testing.B) {
 	}
 }
 
-// requestMany mints n ids over the devices; their records are not needed.
-func (s *shed) requestMany(devices, n int) [][]device.RequestID {
+func name(prefix string, i int) device.ID { return device.ID(fmt.Sprint(prefix, "-", i)) }
+
+// requestMany mints n ids over devices of a prefix; their records are not needed.
+func requestMany(prefix string, devices, n int) [][]device.RequestID {
 	out := make([][]device.RequestID, devices)
 	now := time.Now()
 	for i := range n {
 		d := i % devices
-		out[d] = append(out[d], ring.Mint(now, alice, device.ID(fmt.Sprint("cam-", d)), now.Add(time.Hour)))
+		out[d] = append(out[d], ring.Mint(now, alice, name(prefix, d), now.Add(time.Hour)))
 	}
 	return out
 }
@@ -72,10 +74,10 @@ func (s *shed) requestMany(devices, n int) [][]device.RequestID {
 // fill stores replies of other devices.
 func (s *shed) fill(devices, each int) {
 	var wg sync.WaitGroup
-	for d, ids := range s.requestMany(devices, devices*each) {
+	for d, ids := range requestMany("backlog", devices, devices*each) {
 		wg.Go(func() {
 			for _, id := range ids {
-				s.put(device.ID(fmt.Sprint("cam-", d)), id, strings.Repeat("x", 1024))
+				s.put(name("backlog", d), id, strings.Repeat("x", 1024))
 			}
 		})
 	}
