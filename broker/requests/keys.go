@@ -58,7 +58,7 @@ func (s *Store) Reserve(ctx context.Context, m device.Mailbox, key string, r Res
 	}
 	subject := keySubject(m, key)
 	_, err = s.keys.appender.Do(ctx, stream.Append{
-		Subject: subject, Data: body, Key: subject,
+		Subject: subject, Data: body,
 		Header: nats.Header{"Nats-Expected-Last-Subject-Sequence": {"0"}},
 	})
 	switch {
