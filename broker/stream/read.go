@@ -261,7 +261,7 @@ const (
 
 func (e *APIError) gone() bool {
 	return e.Code == codeNoMessage || e.Code == codeNoSequence ||
-		e.Code == codeDeleteFailed && e.Description == server.ErrStoreMsgNotFound.Error()
+		e.Code == codeDeleteFailed && (e.Description == server.ErrStoreMsgNotFound.Error() || e.Description == server.ErrStoreEOF.Error())
 }
 
 // IsConflict reports whether an append was refused because the subject's last message was not the expected one.

@@ -1,0 +1,368 @@
+package stream_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"go.uber.org/goleak"
+
+	"signaldevice/broker/stream"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const name = "TEST"
+
+func open(t testing.TB, dir string) *stream.Engine {
+	t.Helper()
+	e, err := stream.Open(t.Context(), stream.Config{Dir: dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := e.Ensure(t.Context(), jetstream.StreamConfig{
+		Name: name, Subjects: []string{"t.>"}, Storage: jetstream.FileStorage, AllowDirect: true, AllowAtomicPublish: true,
+	}); err != nil {
+		t.Fatal(err)
+	}
+	return e
+}
+
+func newEngine(t testing.TB) *stream.Engine {
+	e := open(t, t.TempDir())
+	t.Cleanup(e.Close)
+	return e
+}
+
+func newAppender(t testing.TB, e *stream.Engine) *stream.Appender {
+	a := e.NewAppender()
+	t.Cleanup(a.Close)
+	return a
+}
+
+// subjects reads everything and lists the subjects in order.
+func subjects(t testing.TB, e *stream.Engine) (out []string) {
+	t.Helper()
+	for after := uint64(0); ; {
+		ms, more, err := e.Last(t.Context(), name, []string{"t.>"}, after, 300)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range ms {
+			out, after = append(out, m.Subject), m.Seq
+		}
+		if !more {
+			return out
+		}
+	}
+}
+
+type outcome struct {
+	i   int
+	seq uint64
+	err error
+}
+
+// Whatever number comes at once, in batches or one by one, everything is stored in order and told so.
+func TestAppender_KeepsOrder(t *testing.T) {
+	for _, n := range []int{1, 2, 11, 12, 13, 100, 1500} {
+		t.Run(strconv.Itoa(n), func(t *testing.T) {
+			e := newEngine(t)
+			a := newAppender(t, e)
+			done := make(chan outcome, n)
+			for i := range n {
+				if err := a.TryAppend(&stream.Append{
+					Subject: fmt.Sprint("t.", i), Data: []byte("x"), Key: "one",
+					Done: func(seq uint64, err error) { done <- outcome{i, seq, err} },
+				}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			for i := range n {
+				if o := <-done; o.err != nil || o.i != i || o.seq != uint64(i+1) {
+					t.Fatalf("outcome %d: %+v", i, o)
+				}
+			}
+			for i, s := range subjects(t, e) {
+				if s != fmt.Sprint("t.", i) {
+					t.Fatalf("message %d is %s", i, s)
+				}
+			}
+		})
+	}
+}
+
+// A refused message in a batch fails alone, with those of its key behind it, and the others get in.
+func TestAppender_OneRefusedMessageInABatch(t *testing.T) {
+	e := newEngine(t)
+	a := newAppender(t, e)
+	const n = 60
+	done := make(chan outcome, n)
+	for i := range n {
+		m := &stream.Append{
+			Subject: fmt.Sprint("t.", i), Key: fmt.Sprint("key-", i%3),
+			Done: func(seq uint64, err error) { done <- outcome{i, seq, err} },
+		}
+		if i == 30 { // of key-0
+			m.Header = nats.Header{"Nats-Expected-Last-Subject-Sequence": {"999"}}
+		}
+		if err := a.TryAppend(m); err != nil {
+			t.Fatal(err)
+		}
+	}
+	stored := 0
+	var failed []int
+	for range n {
+		o := <-done
+		switch {
+		case o.err == nil:
+			stored++
+		case o.i == 30 && !stream.IsConflict(o.err):
+			t.Errorf("the culprit failed with %v", o.err)
+		default:
+			failed = append(failed, o.i)
+		}
+	}
+	if got := len(subjects(t, e)); got != stored {
+		t.Errorf("%d stored, %d told so", got, stored)
+	}
+	for _, i := range failed {
+		if i%3 != 0 || i < 30 {
+			t.Errorf("message %d failed too", i)
+		}
+	}
+	if len(failed) == 0 || failed[len(failed)-1] != 30 { // the last of a key is told of first
+		t.Errorf("failed in the order %v", failed)
+	}
+}
+
+func TestAppender_RefusesWhatNoBatchMayHold(t *testing.T) {
+	e := newEngine(t)
+	a := newAppender(t, e)
+	m := &stream.Append{Subject: "t.big", Data: make([]byte, 1<<20), Done: func(uint64, error) { t.Error("told twice") }}
+	if err := a.TryAppend(m); !errors.Is(err, stream.ErrTooLarge) {
+		t.Errorf("error %v", err)
+	}
+	if _, err := a.Do(t.Context(), stream.Append{Subject: "t.ok", Data: []byte("x")}); err != nil { // I10
+		t.Error(err)
+	}
+	if _, err := a.Do(t.Context(), stream.Append{Subject: "elsewhere", Data: []byte("x")}); err == nil {
+		t.Error("a subject of no stream was taken")
+	}
+}
+
+func TestAppender_CloseAnswersEverything(t *testing.T) {
+	e := newEngine(t)
+	a := e.NewAppender()
+	const n = 3000
+	done := make(chan outcome, n)
+	handed := 0
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for i := range n {
+			if a.TryAppend(&stream.Append{Subject: fmt.Sprint("t.", i), Done: func(seq uint64, err error) { done <- outcome{i, seq, err} }}) != nil {
+				return
+			}
+			handed++
+		}
+	})
+	<-done // it is busy
+	a.Close()
+	a.Close()
+	wg.Wait()
+	stored := 1
+	for range handed - 1 {
+		if o := <-done; o.err == nil {
+			stored++
+		} else if !errors.Is(o.err, stream.ErrClosed) {
+			t.Errorf("message %d: %v", o.i, o.err)
+		}
+	}
+	if got := len(subjects(t, e)); got != stored {
+		t.Errorf("%d stored, %d told so", got, stored)
+	}
+	if err := a.TryAppend(&stream.Append{Subject: "t.late"}); !errors.Is(err, stream.ErrClosed) {
+		t.Errorf("after the end: %v", err)
+	}
+}
+
+func TestEngine_KeepsWhatItAcknowledged(t *testing.T) {
+	dir := t.TempDir()
+	e := open(t, dir)
+	life, err := e.Ensure(t.Context(), jetstream.StreamConfig{
+		Name: name, Subjects: []string{"t.>"}, Storage: jetstream.FileStorage, AllowDirect: true, AllowAtomicPublish: true,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := e.NewAppender()
+	body := []byte("body\x00\xff")
+	if _, err := a.Do(t.Context(), stream.Append{Subject: "t.a", Data: body, Header: nats.Header{"X": {"y"}}}); err != nil {
+		t.Fatal(err)
+	}
+	a.Close()
+	e.Close()
+	e = open(t, dir)
+	defer e.Close()
+	m, ok, err := e.Newest(t.Context(), name, "t.a")
+	if err != nil || !ok || !bytes.Equal(m.Data, body) || m.Header.Get("X") != "y" || m.Seq != 1 {
+		t.Errorf("%+v, %v, %v", m, ok, err)
+	}
+	again, err := e.Ensure(t.Context(), jetstream.StreamConfig{
+		Name: name, Subjects: []string{"t.>"}, Storage: jetstream.FileStorage, AllowDirect: true, AllowAtomicPublish: true,
+	})
+	if err != nil || again != life {
+		t.Errorf("life went from %d to %d, %v", life, again, err)
+	}
+	if err := e.JetStream().DeleteStream(t.Context(), name); err != nil {
+		t.Fatal(err)
+	}
+	another, err := e.Ensure(t.Context(), jetstream.StreamConfig{Name: name, Subjects: []string{"t.>"}, Storage: jetstream.FileStorage})
+	if err != nil || another == life {
+		t.Errorf("a new stream has the life of the old one, %v", err)
+	}
+}
+
+func fill(t testing.TB, e *stream.Engine, n int) {
+	t.Helper()
+	a := newAppender(t, e)
+	var wg sync.WaitGroup
+	for i := range n {
+		wg.Add(1)
+		if err := a.TryAppend(&stream.Append{Subject: fmt.Sprintf("t.%d.%d", i%2, i), Done: func(_ uint64, err error) {
+			if err != nil {
+				t.Error(err)
+			}
+			wg.Done()
+		}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	wg.Wait()
+}
+
+// The server gives up above 1,024 matches; reading goes on another way then, with the same result.
+func TestLast_BeyondTheServersLimit(t *testing.T) {
+	for _, n := range []int{1023, 1024, 1025, 2500} {
+		t.Run(strconv.Itoa(n), func(t *testing.T) {
+			e := newEngine(t)
+			fill(t, e, n)
+			if got := subjects(t, e); len(got) != n {
+				t.Errorf("%d messages", len(got))
+			}
+		})
+	}
+}
+
+func TestReads(t *testing.T) {
+	e := newEngine(t)
+	fill(t, e, 10)
+	ms, more, err := e.Last(t.Context(), name, []string{"t.1.>"}, 4, 2)
+	if err != nil || len(ms) != 2 || ms[0].Subject != "t.1.5" || ms[1].Subject != "t.1.7" || !more {
+		t.Errorf("a page: %v, more %v, %v", ms, more, err)
+	}
+	ms, more, err = e.Last(t.Context(), name, []string{"t.0.2", "t.1.9", "t.none"}, 0, 10)
+	if err != nil || len(ms) != 2 || more {
+		t.Errorf("several filters: %v, more %v, %v", ms, more, err)
+	}
+	m, ok, err := e.Next(t.Context(), name, "t.0.>", 3)
+	if err != nil || !ok || m.Subject != "t.0.4" {
+		t.Errorf("next: %v, %v, %v", m, ok, err)
+	}
+	if _, ok, err := e.Next(t.Context(), name, "t.0.>", 100); ok || err != nil {
+		t.Errorf("next of nothing: %v, %v", ok, err)
+	}
+	if _, ok, err := e.Newest(t.Context(), name, "t.none"); ok || err != nil {
+		t.Errorf("newest of nothing: %v, %v", ok, err)
+	}
+	seen := map[string]bool{}
+	if err := e.Subjects(t.Context(), name, "t.1.>", func(s string) { seen[s] = true }); err != nil || len(seen) != 5 {
+		t.Errorf("subjects %v, %v", seen, err)
+	}
+	if _, _, err := e.Last(t.Context(), "NONE", []string{"x"}, 0, 1); err == nil {
+		t.Error("a stream that is not there was read")
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, _, err := e.Last(ctx, name, []string{"t.>"}, 0, 1); err == nil {
+		t.Error("read for a caller that left")
+	}
+}
+
+func TestDelete(t *testing.T) {
+	e := newEngine(t)
+	fill(t, e, 1200)
+	seqs := []uint64{1, 1, 700, 9999} // twice, and one that never was
+	for seq := uint64(10); seq < 610; seq++ {
+		seqs = append(seqs, seq)
+	}
+	for range 2 { // repeating is no error
+		if err := e.Delete(t.Context(), name, seqs); err != nil {
+			t.Fatal(err)
+		}
+		if got := len(subjects(t, e)); got != 1200-602 {
+			t.Errorf("%d are left", got)
+		}
+	}
+	if err := e.Delete(t.Context(), "NONE", []uint64{1}); err == nil {
+		t.Error("deleted from a stream that is not there")
+	}
+	if err := e.PurgeSubject(t.Context(), name, "t.0.>"); err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range subjects(t, e) {
+		if s[:4] != "t.1." {
+			t.Fatalf("%s is left", s)
+		}
+	}
+}
+
+func TestToken_SortsAndComesBack(t *testing.T) {
+	previous := ""
+	for i := range 256 {
+		b := []byte{byte(i), byte(255 - i), 7}
+		text := stream.Token(b)
+		back, err := stream.ParseToken(text)
+		if err != nil || !bytes.Equal(back, b) || text <= previous {
+			t.Fatalf("%v became %q and %v, %v", b, text, back, err)
+		}
+		previous = text
+	}
+}
+
+// BenchmarkAppend stores messages of 1 KB with fsync; each writer waits for its own before the next one.
+func BenchmarkAppend(b *testing.B) {
+	for _, writers := range []int{1, 10, 50, 1000} {
+		b.Run(fmt.Sprintf("writers=%d", writers), func(b *testing.B) {
+			e := newEngine(b)
+			a := newAppender(b, e)
+			body := make([]byte, 1024)
+			next := make(chan int)
+			var wg sync.WaitGroup
+			for range writers {
+				wg.Go(func() {
+					for i := range next {
+						if _, err := a.Do(b.Context(), stream.Append{Subject: fmt.Sprint("t.", i), Data: body}); err != nil {
+							b.Error(err)
+						}
+					}
+				})
+			}
+			b.ResetTimer()
+			begin := time.Now()
+			for i := range b.N {
+				next <- i
+			}
+			close(next)
+			wg.Wait()
+			b.ReportMetric(float64(b.N)/time.Since(begin).Seconds(), "messages/s")
+		})
+	}
+}
