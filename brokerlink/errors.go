@@ -33,6 +33,9 @@ func translate(err error, e effect) error {
 		return device.Wrap(device.BrokerUnavailable, err, "the broker was not reached")
 	}
 	if own := ownError(s); own != nil {
+		if own.Kind == device.Unauthenticated || own.Kind == device.Forbidden {
+			return notAccepted(err) // this service was refused, not its caller
+		}
 		return own
 	}
 	switch s.Code() {
@@ -48,10 +51,14 @@ func translate(err error, e effect) error {
 		}
 		return device.Wrap(device.BrokerUnavailable, err, "the broker did not answer")
 	case codes.Unauthenticated, codes.PermissionDenied:
-		return device.Wrap(device.BrokerUnavailable, err, "the broker does not accept this service's certificate")
+		return notAccepted(err)
 	default:
 		return device.Wrap(device.Internal, err, "the broker failed")
 	}
+}
+
+func notAccepted(err error) error {
+	return device.Wrap(device.BrokerUnavailable, err, "the broker does not accept this service's certificate")
 }
 
 func outcomeUnknown(err error) error {
