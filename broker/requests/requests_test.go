@@ -291,7 +291,7 @@ func TestStore_UpdateNowDecides(t *testing.T) {
 			})
 		}
 		wg.Wait()
-		if <-wins == <-wins {
+		if first, second := <-wins, <-wins; first == second {
 			t.Fatal("both won, or none")
 		}
 	}
