@@ -122,7 +122,7 @@ func FuzzAnswer(f *testing.F) {
 }
 
 func FuzzLoad(f *testing.F) {
-	for _, file := range []string{valid, forPrepare, forAnswer, "commands: []", "", "commands: [{name: a, permission: p, args: {$ref: '#'}}]", "commands: [&a {name: a, permission: p}, *a]"} {
+	for _, file := range []string{valid, forPrepare, forAnswer, withExamples, threeModels, "commands: []", "", "commands: [{name: a, permission: p, args: {$ref: '#'}}]", "commands: [&a {name: a, permission: p}, *a]"} {
 		f.Add([]byte(file))
 	}
 	f.Fuzz(func(t *testing.T, file []byte) {
@@ -135,6 +135,7 @@ func FuzzLoad(f *testing.F) {
 				t.Fatalf("loaded %+v", cmd)
 			}
 			_, _ = c.Prepare(cmd.Name, json.RawMessage(`{"a":1,"b":["x",null]}`), noLabels)
+			_, _ = c.Prepare(cmd.Name, json.RawMessage(`{"volume":1}`), ofModel("lingua"))
 			c.Answer(cmd.Name, answerID, []byte("OK 1"))
 		}
 	})

@@ -1,6 +1,7 @@
 package catalogue
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"regexp"
@@ -141,7 +142,9 @@ func readSource(data []byte) source {
 	if len(s.faults) == 0 { // else models would be told of commands and forms that are only misspelt
 		s.catalogue.models, s.faults = readModels(&f.Models, s.catalogue)
 	}
-	slices.SortStableFunc(s.faults, func(a, b configfile.Fault) int { return a.Line - b.Line })
+	slices.SortFunc(s.faults, func(a, b configfile.Fault) int {
+		return cmp.Or(a.Line-b.Line, cmp.Compare(a.Message, b.Message))
+	})
 	return s
 }
 

@@ -383,6 +383,19 @@ func TestPrepare_RendersTheTextLine(t *testing.T) {
 	}
 }
 
+// A device of text has a parser for digits, not for JSON.
+func TestDecimal(t *testing.T) {
+	for number, want := range map[string]string{
+		"7": "7", "-7": "-7", "7.0": "7", "-0": "0", "-0.0": "0", "0e5": "0", "7e2": "700", "7.25E+1": "72.5", "7.25e1": "72.5",
+		"700e-2": "7", "0.10": "0.10", "-0.5": "-0.5", "1e-3": "0.001", "12.50e-1": "1.250", "-2e-2": "-0.02",
+		"1e308": "1" + strings.Repeat("0", 308), "1e-308": "0." + strings.Repeat("0", 307) + "1",
+	} {
+		if got := decimal(json.Number(number)); got != want {
+			t.Errorf("%s became %s, want %s", number, got, want)
+		}
+	}
+}
+
 func FuzzPrepare(f *testing.F) {
 	for _, args := range []string{``, `null`, `{}`, `{"volume":7}`, `{"volume":1e999999999}`, `{"volume":7,"words":"a\nb","loud":true}`, `{"area":[1,2,3,4]}`, `{"a":[{"b":[null]}]}`, `{"both":3,"unique":[1,1.0]}`, `{"a":1,"a":2}`, "{\"\xff\":1}", `[[[[`} {
 		f.Add([]byte(args))
