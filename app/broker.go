@@ -38,13 +38,13 @@ func Broker(ctx context.Context, o BrokerOptions) (*App, error) {
 	a := newApp(o.Log)
 	b, err := a.startBroker(ctx, o)
 	if err == nil {
-		err = a.serveAdmin(ctx, o.Admin, nil, false, b.Metrics())
+		err = a.serveAdmin(ctx, o.Admin, nil, false, b)
 	}
 	return a.started(ctx, err)
 }
 
 // startBroker starts the broker and notes where it is reached.
-func (a *App) startBroker(ctx context.Context, o BrokerOptions) (*broker.Broker, error) {
+func (a *App) startBroker(ctx context.Context, o BrokerOptions) (*keeper, error) {
 	if o.Data == "" {
 		return nil, fmt.Errorf("broker: a data folder is needed")
 	}
@@ -55,7 +55,7 @@ func (a *App) startBroker(ctx context.Context, o BrokerOptions) (*broker.Broker,
 	if err != nil {
 		return nil, err
 	}
-	b, err := broker.Start(ctx, broker.Config{
+	k, b, err := keep(ctx, broker.Config{
 		DataDir:   o.Data,
 		MQTTAddr:  o.MQTT,
 		GRPCAddr:  o.GRPC,
@@ -68,16 +68,17 @@ func (a *App) startBroker(ctx context.Context, o BrokerOptions) (*broker.Broker,
 		MaxBytes:       o.QueueBytes,
 		MaxConnections: o.MaxConnections,
 		IoTCoreToken:   token,
-	})
+	}, a.log)
 	if err != nil {
 		return nil, err
 	}
-	a.watch("broker", b.Failed(), b.Stop)
+	a.onStop("broker", k.stop)
+	a.background("broker keeper", k.run)
 	a.ready.MQTT, a.ready.GRPC = dialable(b.MQTTAddr()), dialable(b.GRPCAddr())
 	a.ready.CA, a.ready.RegistryID = b.CAFile(), registry.DefaultID
 	a.ready.Service = keyPair(b.ClientCertificate(identity.RoleService))
 	a.ready.Operator = keyPair(b.ClientCertificate(identity.RoleOperator))
-	return b, nil
+	return k, nil
 }
 
 // readToken reads the bearer token for IoT Core's services. It must be hard to guess.

@@ -56,25 +56,6 @@ func (l *lifecycle) background(name string, run func(context.Context) error) {
 	})
 }
 
-// watch looks after a part that runs by itself and tells of its failure on a channel.
-func (l *lifecycle) watch(name string, failed <-chan error, stop func(context.Context) error) {
-	stopped := make(chan struct{})
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		select {
-		case err := <-failed:
-			l.fail(name, err)
-		case <-stopped:
-		}
-	}()
-	l.onStop(name, func(ctx context.Context) error {
-		close(stopped)
-		<-done
-		return stop(ctx)
-	})
-}
-
 // fail keeps the first failure; what fails after it is a consequence.
 func (l *lifecycle) fail(name string, err error) {
 	if err == nil {

@@ -27,7 +27,7 @@ func (a *App) startStandalone(ctx context.Context, o APIOptions, bo BrokerOption
 	if err != nil {
 		return err
 	}
-	if err := a.serveAdmin(ctx, o.Admin, api.service, o.Pprof, api.metrics, b.Metrics()); err != nil {
+	if err := a.serveAdmin(ctx, o.Admin, api.service, o.Pprof, api.metrics, b); err != nil {
 		return err
 	}
 	return a.openDoors(ctx, o, api)

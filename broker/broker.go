@@ -19,6 +19,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/health"
 
 	"signaldevice/broker/delivery"
 	"signaldevice/broker/identity"
@@ -64,6 +65,7 @@ type Broker struct {
 	hub      *watch.Hub
 	mqtt     *mqtt.Server
 	grpc     *grpc.Server
+	health   *health.Server
 	listener net.Listener
 	events   *events
 	metrics  *prometheus.Registry
@@ -197,19 +199,27 @@ func (b *Broker) listenGRPC(ctx context.Context) (err error) {
 	if b.grpc, err = b.newGRPC(); err != nil {
 		return err
 	}
+	ctx, stopWatching := context.WithCancel(context.WithoutCancel(ctx))
+	b.running.Go(func() { b.watchStore(ctx) })
 	b.running.Go(func() {
 		if err := b.grpc.Serve(b.listener); err != nil {
-			select {
-			case b.failed <- fmt.Errorf("broker: gRPC listener: %w", err):
-			default:
-			}
+			b.fail(fmt.Errorf("broker: gRPC listener: %w", err))
 		}
 	})
 	b.onClose(func() {
 		b.grpc.Stop()
+		stopWatching()
 		b.running.Wait()
 	})
 	return nil
+}
+
+// fail tells that the broker can no longer serve.
+func (b *Broker) fail(err error) {
+	select {
+	case b.failed <- err:
+	default: // it has been told before
+	}
 }
 
 // Stop ends the broker: waiting calls are ended, calls in flight answered, devices cut, everything written. What is still

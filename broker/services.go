@@ -32,7 +32,8 @@ func (b *Broker) newGRPC() (*grpc.Server, error) {
 		Connection: b.connection(), Registry: b.registry, Presence: b.presence.Of,
 	}))
 	core.Register(s)
-	healthpb.RegisterHealthServer(s, health.NewServer())
+	b.health = health.NewServer()
+	healthpb.RegisterHealthServer(s, b.health)
 	reflection.Register(s)
 	return s, nil
 }

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -60,6 +61,8 @@ type Appender struct {
 
 	closing chan struct{}
 	done    chan struct{}
+
+	failingSince atomic.Int64 // Unix nanoseconds; 0: the last write was answered
 }
 
 // NewAppender starts an appender. Its stream must allow atomic publish. Close ends it.
@@ -68,6 +71,9 @@ func (e *Engine) NewAppender() *Appender {
 		e: e, room: make(chan struct{}, maxWaiting), wake: make(chan struct{}, 1),
 		closing: make(chan struct{}), done: make(chan struct{}),
 	}
+	e.mu.Lock()
+	e.appenders = append(e.appenders, a)
+	e.mu.Unlock()
 	go a.run()
 	return a
 }
@@ -288,7 +294,17 @@ func (a *Appender) failAll(batch []*Append, err error) {
 func (a *Appender) single(m *Append) (uint64, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), appendTimeout)
 	defer cancel()
-	return readAck(a.e.conn.RequestMsgWithContext(ctx, message(m)))
+	return a.answered(readAck(a.e.conn.RequestMsgWithContext(ctx, message(m))))
+}
+
+// answered notes whether the stream answers. A refusal is an answer; a stream that cannot write gives none.
+func (a *Appender) answered(seq uint64, err error) (uint64, error) {
+	if _, refused := errors.AsType[*APIError](err); err == nil || refused {
+		a.failingSince.Store(0)
+	} else {
+		a.failingSince.CompareAndSwap(0, time.Now().UnixNano())
+	}
+	return seq, err
 }
 
 // pipeline publishes all, then collects the answers: one fsync each, but no round trip between them.
@@ -308,7 +324,7 @@ func (a *Appender) pipeline(batch []*Append) {
 		}
 	}
 	for i, m := range batch {
-		if seq, err := readAck(answers[i]()); err != nil {
+		if seq, err := a.answered(readAck(answers[i]())); err != nil {
 			a.fail(m, err, nil)
 		} else {
 			m.Done(seq, nil)
@@ -327,7 +343,7 @@ func (a *Appender) atomic(batch []*Append) (last uint64, err error) {
 		msg.Header["Nats-Batch-Sequence"] = []string{strconv.Itoa(i + 1)}
 		if i == len(batch)-1 {
 			msg.Header["Nats-Batch-Commit"] = []string{"1"}
-			return readAck(a.e.conn.RequestMsgWithContext(ctx, msg))
+			return a.answered(readAck(a.e.conn.RequestMsgWithContext(ctx, msg)))
 		}
 		if err := a.e.conn.PublishMsg(msg); err != nil {
 			return 0, err

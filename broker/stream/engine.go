@@ -13,6 +13,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
@@ -38,6 +39,9 @@ type Engine struct {
 	js      jetstream.JetStream
 	answers *answers
 	deletes chan struct{} // one token for each Delete under way
+
+	mu        sync.Mutex
+	appenders []*Appender
 }
 
 // Open starts the engine and waits until it accepts work. Close stops it.
@@ -117,6 +121,21 @@ func (e *Engine) Close() {
 
 // JetStream gives the engine's own interface for what this package does not wrap.
 func (e *Engine) JetStream() jetstream.JetStream { return e.js }
+
+// Failing tells for how long some stream has not answered what was to be written to it; 0: all do. JetStream does not
+// recover by itself from a full disk: a stream that could not write once takes no more writes until the engine is opened
+// anew.
+func (e *Engine) Failing() time.Duration {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	var longest time.Duration
+	for _, a := range e.appenders {
+		if since := a.failingSince.Load(); since != 0 {
+			longest = max(longest, time.Since(time.Unix(0, since)))
+		}
+	}
+	return longest
+}
 
 // Conn is the connection inside the process.
 func (e *Engine) Conn() *nats.Conn { return e.conn }

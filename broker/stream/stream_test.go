@@ -366,3 +366,33 @@ func BenchmarkAppend(b *testing.B) {
 		})
 	}
 }
+
+// A stream that answers nothing is told apart from one that refuses.
+func TestEngine_Failing(t *testing.T) {
+	e := newEngine(t)
+	a := newAppender(t, e)
+	if _, err := a.Do(t.Context(), stream.Append{Subject: "t.a", Header: nats.Header{"Nats-Expected-Last-Subject-Sequence": {"9"}}}); !stream.IsConflict(err) {
+		t.Fatal(err)
+	}
+	if d := e.Failing(); d != 0 {
+		t.Errorf("failing for %v after a refusal", d)
+	}
+	if err := e.JetStream().DeleteStream(t.Context(), name); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := a.Do(t.Context(), stream.Append{Subject: "t.a"}); err == nil {
+		t.Fatal("stored nowhere")
+	}
+	if e.Failing() == 0 {
+		t.Error("not failing without its stream")
+	}
+	if _, err := e.Ensure(t.Context(), jetstream.StreamConfig{Name: name, Subjects: []string{"t.>"}, AllowAtomicPublish: true}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := a.Do(t.Context(), stream.Append{Subject: "t.a"}); err != nil {
+		t.Fatal(err)
+	}
+	if d := e.Failing(); d != 0 {
+		t.Errorf("failing for %v after a write", d)
+	}
+}
