@@ -101,7 +101,7 @@ func TestLint_Warns(t *testing.T) {
 		"text for JSON": {
 			"(?P<volume>\\d+)'\n      examples:\n        - {args: {volume: 7}, send: \"VOL {request_id} 7\"}\n        - {reply: \"OK {request_id} 7\", result: {volume: \"7\"}}\n",
 			"(?P<result>\\d+)'\n      examples:\n        - {args: {volume: 7}, send: \"VOL {request_id} 7\"}\n        - {reply: \"OK {request_id} 7\", result: \"7\"}\n", []string{
-				"22: warning: text.reply makes text of the answer, and reply.kind says json"}},
+				"21: warning: text.reply makes text of the answer, and reply.kind says json"}},
 		"a command of no model": {"    new: {}\n", "    new: {without: [reboot]}\n  otherwise: {without: [reboot]}\n", nil},
 		"a command of none at all": {"    old: {speaks: [text, json]}\n    new: {}\n", "    old: {speaks: [text]}\n  otherwise: {without: [reboot]}\n", []string{
 			"25: warning: reboot is a command that no model has"}},
