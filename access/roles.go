@@ -71,7 +71,7 @@ func (r *Roles) RoleOf(client device.ClientID) (string, bool) {
 }
 
 func (r *Roles) readRoles(node *yaml.Node) configfile.Faults {
-	pairs, faults := pairsOf(node, "roles", maxRoles)
+	pairs, faults := configfile.Pairs(node, "roles", maxRoles)
 	if len(faults) > 0 {
 		return faults
 	}
@@ -79,96 +79,59 @@ func (r *Roles) readRoles(node *yaml.Node) configfile.Faults {
 		return configfile.Faults{configfile.Faultf(node.Line, "the file must have at least one role")}
 	}
 	for _, p := range pairs {
-		if err := checkRoleName(p.name); err != nil {
-			faults = append(faults, configfile.Faultf(p.line, "%v", err))
+		if err := checkRoleName(p.Name); err != nil {
+			faults = append(faults, configfile.Faultf(p.Line, "%v", err))
 		}
 		one, bad := readRole(p)
 		faults = append(faults, bad...)
-		r.roles[p.name] = one
+		r.roles[p.Name] = one
 	}
 	return faults
 }
 
-func readRole(p pair) (*role, configfile.Faults) {
+func readRole(p configfile.Pair) (*role, configfile.Faults) {
 	var e struct {
 		Description string            `yaml:"description"`
 		Permissions []string          `yaml:"permissions"`
 		Labels      map[string]string `yaml:"labels"`
 	}
-	if faults := configfile.DecodeNode(p.value, &e); len(faults) > 0 {
+	if faults := configfile.DecodeNode(p.Value, &e); len(faults) > 0 {
 		return nil, faults
 	}
 	var faults configfile.Faults
 	if len(e.Permissions) > maxPermissions || len(e.Labels) > maxLabels {
-		faults = append(faults, configfile.Faultf(p.line, "role %s must have at most %d permissions and %d labels", p.name, maxPermissions, maxLabels))
+		faults = append(faults, configfile.Faultf(p.Line, "role %s must have at most %d permissions and %d labels", p.Name, maxPermissions, maxLabels))
 	}
 	for i, permission := range e.Permissions {
 		if !permissionPattern.MatchString(permission) {
-			faults = append(faults, configfile.Faultf(configfile.Line(p.value, "permissions", strconv.Itoa(i)), "permission %q must be words with dots between them; only the last word may be *", permission))
+			faults = append(faults, configfile.Faultf(configfile.Line(p.Value, "permissions", strconv.Itoa(i)), "permission %q must be words with dots between them; only the last word may be *", permission))
 		}
 	}
 	for _, key := range slices.Sorted(maps.Keys(e.Labels)) {
 		if !labelKey.MatchString(key) {
-			faults = append(faults, configfile.Faultf(configfile.Line(p.value, "labels"), "label %q can be on no device: its key must match %s", key, labelKey))
+			faults = append(faults, configfile.Faultf(configfile.Line(p.Value, "labels"), "label %q can be on no device: its key must match %s", key, labelKey))
 		}
 	}
 	return &role{labels: device.Labels(e.Labels), may: newGrants(e.Permissions).may}, faults
 }
 
 func (r *Roles) readClients(node *yaml.Node) configfile.Faults {
-	pairs, faults := pairsOf(node, "clients", maxClients)
+	pairs, faults := configfile.Pairs(node, "clients", maxClients)
 	for _, p := range pairs {
 		var name string
-		if bad := configfile.DecodeNode(p.value, &name); len(bad) > 0 {
+		if bad := configfile.DecodeNode(p.Value, &name); len(bad) > 0 {
 			faults = append(faults, bad...)
 			continue
 		}
-		if err := checkClient(p.name); err != nil {
-			faults = append(faults, configfile.Faultf(p.line, "%v", err))
+		if err := checkClient(p.Name); err != nil {
+			faults = append(faults, configfile.Faultf(p.Line, "%v", err))
 		}
 		if _, ok := r.roles[name]; !ok {
-			faults = append(faults, configfile.Faultf(p.line, "client %q has role %q, which is not in this file", p.name, name))
+			faults = append(faults, configfile.Faultf(p.Line, "client %q has role %q, which is not in this file", p.Name, name))
 		}
-		r.clients[device.ClientID(p.name)] = name
+		r.clients[device.ClientID(p.Name)] = name
 	}
 	return faults
-}
-
-// pair is one field of a mapping whose names are free.
-type pair struct {
-	name  string
-	line  int
-	value *yaml.Node
-}
-
-// pairsOf reads a mapping with free names; a node that is not there has none.
-func pairsOf(node *yaml.Node, field string, limit int) ([]pair, configfile.Faults) {
-	node = configfile.Resolve(node)
-	if node.IsZero() || node.ShortTag() == "!!null" {
-		return nil, nil
-	}
-	if node.Kind != yaml.MappingNode {
-		return nil, configfile.Faults{configfile.Faultf(node.Line, "%s must be a mapping of fields", field)}
-	}
-	if len(node.Content)/2 > limit {
-		return nil, configfile.Faults{configfile.Faultf(node.Line, "%s must have at most %d entries", field, limit)}
-	}
-	var pairs []pair
-	var faults configfile.Faults
-	first := map[string]int{}
-	for i := 0; i+1 < len(node.Content); i += 2 {
-		key := configfile.Resolve(node.Content[i])
-		if key.Kind != yaml.ScalarNode {
-			faults = append(faults, configfile.Faultf(node.Content[i].Line, "a name in %s must be text", field))
-			continue
-		}
-		if line, twice := first[key.Value]; twice {
-			faults = append(faults, configfile.Faultf(key.Line, "%q is there twice in %s, first on line %d", key.Value, field, line))
-		}
-		first[key.Value] = key.Line
-		pairs = append(pairs, pair{key.Value, key.Line, configfile.Resolve(node.Content[i+1])})
-	}
-	return pairs, faults
 }
 
 // grants is a set of permissions, ready to be asked without an allocation.
