@@ -18,15 +18,16 @@ type foreignCamera struct {
 	ca, cert, key string
 }
 
-// enrolForeign makes a key and a CSR with openssl and registers them with curl and a one-time code.
-func enrolForeign(t *testing.T, s *system, name string) foreignCamera {
+// enrolForeign makes a key and a CSR with openssl and registers them with curl and a one-time code, which is made with
+// more flags.
+func enrolForeign(t *testing.T, s *system, name string, flags ...string) foreignCamera {
 	t.Helper()
 	dir := t.TempDir()
 	file := func(name string) string { return filepath.Join(dir, name) }
 	cam := foreignCamera{ca: file("ca.pem"), cert: file("cert.pem"), key: file("key.pem")}
 
-	code := strings.TrimSpace(run(t, "signal-device", "enrol-code",
-		"--server", s.admin.base, "--token", s.admin.token, "--name", name))
+	code := strings.TrimSpace(run(t, "signal-device", append([]string{"enrol-code",
+		"--server", s.admin.base, "--token", s.admin.token, "--name", name}, flags...)...))
 	run(t, "openssl", "ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", cam.key)
 	csr := run(t, "openssl", "req", "-new", "-key", cam.key, "-subj", "/CN=any name will do")
 	body, err := json.Marshal(map[string]string{"code": code, "csr": csr})
