@@ -66,34 +66,28 @@ func (x *examples) differs(at []string, want, got string) {
 	x.faults = append(x.faults, configfile.Faultf(configfile.Line(x.node, at...), "%s: expected %s, got %s", fieldName(at), want, got))
 }
 
-// each decodes every example of a list into what next returns, and runs it where it could be read.
-func (x *examples) each(at []string, nodes []yaml.Node, next func(at []string) (into any, run func())) {
-	if len(nodes) > maxExamples {
+// bounded refuses a list that is too long.
+func (x *examples) bounded(at []string, n int) bool {
+	if n > maxExamples {
 		x.fault(at, "must be at most %d", maxExamples)
-		return
 	}
-	for i := range nodes {
-		into, run := next(join(at, strconv.Itoa(i)))
-		if faults := configfile.DecodeNode(configfile.Resolve(&nodes[i]), into); len(faults) > 0 {
-			x.faults = append(x.faults, faults...)
-			continue
-		}
-		run()
-	}
+	return n <= maxExamples
 }
 
 // text runs the examples of a text form.
-func (x *examples) text(form *textForm, nodes []yaml.Node) {
-	x.each(join(form.at, "examples"), nodes, func(at []string) (any, func()) {
-		var e textExample
-		return &e, func() {
-			if e.Send == "" && e.Reply == "" {
-				x.fault(at, "must have send, reply or both")
-			}
-			x.sent(form, at, &e)
-			x.answered(at, &e)
+func (x *examples) text(form *textForm, list []textExample) {
+	at := join(form.at, "examples")
+	if !x.bounded(at, len(list)) {
+		return
+	}
+	for i := range list {
+		e, at := &list[i], join(at, strconv.Itoa(i))
+		if e.Send == "" && e.Reply == "" {
+			x.fault(at, "must have send, reply or both")
 		}
-	})
+		x.sent(form, at, e)
+		x.answered(at, e)
+	}
 }
 
 // sent compares the line that the arguments make.
@@ -165,21 +159,22 @@ func (x *examples) outcome(at []string, e *textExample) (device.Answer, bool) {
 }
 
 // json checks the examples of the command's JSON form.
-func (x *examples) json(nodes []yaml.Node) {
-	x.each([]string{"examples"}, nodes, func(at []string) (any, func()) {
-		var e jsonExample
-		return &e, func() {
-			if e.Args.IsZero() && e.Reply.IsZero() {
-				x.fault(at, "must have args, reply or both")
-			}
-			if !e.Args.IsZero() {
-				x.arguments(join(at, argsRoot), &e.Args)
-			}
-			if !e.Reply.IsZero() {
-				x.replied(join(at, "reply"), configfile.Resolve(&e.Reply))
-			}
+func (x *examples) json(list []jsonExample) {
+	if !x.bounded([]string{"examples"}, len(list)) {
+		return
+	}
+	for i := range list {
+		e, at := &list[i], []string{"examples", strconv.Itoa(i)}
+		if e.Args.IsZero() && e.Reply.IsZero() {
+			x.fault(at, "must have args, reply or both")
 		}
-	})
+		if !e.Args.IsZero() {
+			x.arguments(join(at, argsRoot), &e.Args)
+		}
+		if !e.Reply.IsZero() {
+			x.replied(join(at, "reply"), configfile.Resolve(&e.Reply))
+		}
+	}
 }
 
 // replied checks a sample reply: the API has to be able to read it, and to show its result as the command says.

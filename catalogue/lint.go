@@ -157,17 +157,13 @@ func typesOf(schema map[string]any) []string {
 
 // text warns of a text form that nobody can rely on.
 func (l *linter) text(e sourceEntry, t textSource, form *textForm) {
-	examples := make([]textExample, len(t.Examples))
-	for i := range t.Examples {
-		_ = configfile.DecodeNode(&t.Examples[i], &examples[i]) // they were read before, without a fault
-	}
-	if !slices.ContainsFunc(examples, func(x textExample) bool { return x.Send != "" }) {
+	if !slices.ContainsFunc(t.Examples, func(x textExample) bool { return x.Send != "" }) {
 		l.at(e.node, t.at, "has no example of a line that is sent")
 	}
-	if !slices.ContainsFunc(examples, func(x textExample) bool { return x.Reply != "" }) {
+	if !slices.ContainsFunc(t.Examples, func(x textExample) bool { return x.Reply != "" }) {
 		l.at(e.node, t.at, "has no example of a line that is answered")
 	}
-	for i, x := range examples {
+	for i, x := range t.Examples {
 		if x.Reply != "" && !strings.Contains(x.Reply, device.Placeholder) {
 			l.at(e.node, join(t.at, "examples", fmt.Sprint(i), "reply"), "holds no %s: whose it is can be told only if the device publishes it below its events topic, under the request id", device.Placeholder)
 		}

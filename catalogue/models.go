@@ -4,7 +4,6 @@ import (
 	"regexp"
 	"slices"
 	"strconv"
-	"unicode/utf8"
 
 	"go.yaml.in/yaml/v4"
 
@@ -104,7 +103,7 @@ func readModels(node *yaml.Node, c *Catalogue) (*models, configfile.Faults) {
 	pairs, faults := configfile.Pairs(&e.Values, "models.values", maxModels)
 	r.faults = append(r.faults, faults...)
 	for _, p := range pairs {
-		if p.Name == "" || utf8.RuneCountInString(p.Name) > maxLabelValue || lineFault(p.Name, maxLabelValue) != "" {
+		if p.Name == "" || lineFault(p.Name, maxLabelValue) != "" {
 			r.fault(p.Line, "a value in models.values can be on no device: it must have 1 to "+strconv.Itoa(maxLabelValue)+" printable characters")
 		}
 		m.named[p.Name] = r.read(p.Value, "models.values."+shownName(p.Name))
