@@ -21,16 +21,17 @@ func TestKeeper_StartsAFailedBrokerAnew(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- k.run(ctx) }()
+	var again *broker.Broker
 	for range 2 {
 		before := k.broker()
 		failures <- errors.New("the store takes no writes")
-		for deadline := time.Now().Add(10 * time.Second); k.broker() == nil || k.broker() == before; {
+		again = before
+		for deadline := time.Now().Add(10 * time.Second); again == nil || again == before; again = k.broker() {
 			if time.Now().After(deadline) {
 				t.Fatal("not started anew")
 			}
 		}
 	}
-	again := k.broker()
 	if again.GRPCAddr().String() != first.GRPCAddr().String() || again.MQTTAddr().String() != first.MQTTAddr().String() {
 		t.Error("on other addresses")
 	}
