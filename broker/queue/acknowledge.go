@@ -29,12 +29,12 @@ func (q *Queue) Acknowledge(ctx context.Context, dev device.ID, positions [][]by
 	if after > 0 {
 		return q.markRead(ctx, dev, parsed, after)
 	}
-	return q.removeNow(ctx, dev, parsed, 0)
+	return q.removeNow(ctx, dev, parsed, false)
 }
 
 // removeNow takes replies out of the stream. The records know of them first, so that a request whose reply has left the
 // queue never looks unanswered (I5, I8). read counts them as read through the queue.
-func (q *Queue) removeNow(ctx context.Context, dev device.ID, ps []position, read int) error {
+func (q *Queue) removeNow(ctx context.Context, dev device.ID, ps []position, read bool) error {
 	seqs := make([]uint64, 0, len(ps))
 	ids := make([]device.UUID, 0, len(ps))
 	for _, p := range ps {
@@ -49,9 +49,8 @@ func (q *Queue) removeNow(ctx context.Context, dev device.ID, ps []position, rea
 		}
 		claims := device.Claims{UUID: p.key.uuid, Mailbox: e.mailbox}
 		if err := q.cfg.Records.Update(ctx, claims, func(rec *requests.Record) bool {
-			changed := noteReply(rec, p.key.seq, e.size, e.final, e.at)
-			rec.Read += read
-			return changed || read > 0
+			changed := rec.AddReply(p.key.seq, e.size, e.final, e.at)
+			return read && rec.AddRead(p.key.seq) || changed
 		}); err != nil {
 			return fmt.Errorf("queue: acknowledge: %w", err)
 		}

@@ -163,25 +163,10 @@ func (q *Queue) note(r *Reply) {
 	ctx, cancel := context.WithTimeout(context.Background(), recordBudget)
 	defer cancel()
 	if err := q.cfg.Records.Update(ctx, r.Claims, func(rec *requests.Record) bool {
-		return noteReply(rec, r.Seq, r.size, r.Final, requests.At(r.received))
+		return rec.AddReply(r.Seq, r.size, r.Final, requests.At(r.received))
 	}); err != nil {
 		q.cfg.Log.Warn("reply not noted in its request's record, its removal will", "error", err)
 	}
-}
-
-func noteReply(rec *requests.Record, seq, size int, final bool, at requests.Millis) bool {
-	if rec.HasReply(seq) {
-		return false
-	}
-	rec.Seqs = append(rec.Seqs, seq)
-	rec.Bytes += int64(size)
-	switch {
-	case final && rec.Answered == 0:
-		rec.Answered, rec.Late = at, at > rec.ReplyBy
-	case !final && rec.Progress == 0:
-		rec.Progress = at
-	}
-	return true
 }
 
 // park lets a reply wait in memory until there is room, unacknowledged. The caller holds the lock; park lets it go.

@@ -306,7 +306,7 @@ func (q *Queue) Complete(rec *requests.Record) (queued bool) {
 	}
 	for key, e := range d.entries {
 		if key.uuid == claims.UUID && !e.pending {
-			noteReply(rec, key.seq, e.size, e.final, e.at)
+			rec.AddReply(key.seq, e.size, e.final, e.at)
 			queued = true
 		}
 	}

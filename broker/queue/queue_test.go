@@ -306,14 +306,14 @@ func TestAcknowledge_GraceHidesThenRemoves(t *testing.T) {
 	if got := bodies(s.all(cam)); got != "[unread]" {
 		t.Errorf("after a restart: %s", got)
 	}
-	if rec := s.record(id); rec.Read != 0 {
+	if rec := s.record(id); len(rec.Read) != 0 {
 		t.Error("counted as read before the grace is over")
 	}
 	s.advance(21 * time.Second)
 	if got := bodies(s.drain(queue.Drain{Requests: uuids(id)})); got != "[unread]" {
 		t.Errorf("after the grace: %s", got)
 	}
-	s.until("the record says that it was read", func() bool { return s.record(id).Read == 1 })
+	s.until("the record says that it was read", func() bool { return len(s.record(id).Read) == 1 })
 	s.until("it is out of the index", func() bool { return s.queue.Stats().Waiting == 1 })
 }
 

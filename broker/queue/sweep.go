@@ -108,7 +108,7 @@ func (q *Queue) removeDue(ctx context.Context, now time.Time) {
 		}
 		m := heap.Pop(&q.due).(mark)
 		q.mu.Unlock()
-		err := q.removeNow(ctx, m.dev, m.positions, 1)
+		err := q.removeNow(ctx, m.dev, m.positions, true)
 		if err == nil {
 			err = q.cfg.Engine.Delete(ctx, markStream, []uint64{m.seq})
 		}

@@ -1,9 +1,9 @@
 // Package requests keeps the durable record of every request: who sent which command to which device, and what became
 // of it. A record holds no bodies.
 //
-// A record is a set of facts that are only ever added, each with its time by the broker's clock, so that two writers can
-// be merged in any order. The first fact, that the request was accepted, is durable before the command leaves; the others
-// follow in batches. Where a request stands is worked out from its facts and the time, never stored.
+// A record is a set of facts that are only ever added, each with its time by the broker's clock, so that two versions
+// can be merged in any order. The first fact, that the request was accepted, is durable before the command leaves; the
+// others follow in batches. Where a request stands is worked out from its facts and the time, never stored.
 package requests
 
 import (
@@ -50,31 +50,33 @@ type Record struct {
 	Progress  Millis `json:"progress,omitempty"` // first reply that was not final
 	Answered  Millis `json:"answered,omitempty"` // the final reply
 	Late      bool   `json:"late,omitempty"`     // it came after ReplyBy
-	Seqs      []int  `json:"seqs,omitempty"`     // of the replies that were stored, in order of arrival
+	Dropped   Millis `json:"dropped,omitempty"`  // first reply that was over the limits of a request
+	Seqs      []int  `json:"seqs,omitempty"`     // of the replies that were stored, ascending
 	Bytes     int64  `json:"bytes,omitempty"`    // of those replies
-	Read      int    `json:"read,omitempty"`     // how many of them were read through the queue, their grace over
+	Read      []int  `json:"read,omitempty"`     // seqs that were read through the queue, their grace over; ascending
 }
 
-// merge adds the facts of another version of the same record.
+// merge adds the facts of another version of the same record. Of two versions that each count bytes of replies which the
+// other lacks, the higher count stands.
 func (r *Record) merge(o *Record) {
 	r.Held = earlier(r.Held, o.Held)
 	r.Sent = earlier(r.Sent, o.Sent)
 	r.Delivered = earlier(r.Delivered, o.Delivered)
-	if o.Failed != 0 && (r.Failed == 0 || o.Failed < r.Failed) {
-		r.Failed, r.Cause = o.Failed, o.Cause
+	if first := earlier(r.Failed, o.Failed); first != r.Failed || first == o.Failed && o.Cause < r.Cause {
+		r.Failed, r.Cause = first, o.Cause
 	}
 	r.Cancelled = earlier(r.Cancelled, o.Cancelled)
 	r.Progress = earlier(r.Progress, o.Progress)
-	if o.Answered != 0 && (r.Answered == 0 || o.Answered < r.Answered) {
-		r.Answered, r.Late = o.Answered, o.Late
-	}
+	r.Answered = earlier(r.Answered, o.Answered)
+	r.Late = r.Answered > r.ReplyBy
+	r.Dropped = earlier(r.Dropped, o.Dropped)
 	for _, seq := range o.Seqs {
-		if !slices.Contains(r.Seqs, seq) {
-			r.Seqs = append(slices.Clip(r.Seqs), seq)
-		}
+		r.Seqs, _ = insert(r.Seqs, seq)
+	}
+	for _, seq := range o.Read {
+		r.Read, _ = insert(r.Read, seq)
 	}
 	r.Bytes = max(r.Bytes, o.Bytes)
-	r.Read = max(r.Read, o.Read)
 }
 
 func earlier(a, b Millis) Millis {
@@ -84,48 +86,91 @@ func earlier(a, b Millis) Millis {
 	return a
 }
 
+// insert adds to an ascending set, and reports whether it was new.
+func insert(set []int, v int) ([]int, bool) {
+	i, found := slices.BinarySearch(set, v)
+	if found {
+		return set, false
+	}
+	return slices.Insert(set, i, v), true
+}
+
 // clone copies what merge and the facts may change.
 func (r Record) clone() Record {
-	r.Seqs = slices.Clone(r.Seqs)
+	r.Seqs, r.Read = slices.Clone(r.Seqs), slices.Clone(r.Read)
 	return r
 }
 
 // HasReply reports whether a reply with this seq was stored.
-func (r *Record) HasReply(seq int) bool { return slices.Contains(r.Seqs, seq) }
+func (r *Record) HasReply(seq int) bool {
+	_, found := slices.BinarySearch(r.Seqs, seq)
+	return found
+}
+
+// AddReply adds the fact that a reply was stored. It reports false when that was known.
+func (r *Record) AddReply(seq, size int, final bool, at Millis) bool {
+	var isNew bool
+	if r.Seqs, isNew = insert(r.Seqs, seq); !isNew {
+		return false
+	}
+	r.Bytes += int64(size)
+	if final {
+		r.Answered = earlier(r.Answered, at)
+		r.Late = r.Answered > r.ReplyBy
+	} else {
+		r.Progress = earlier(r.Progress, at)
+	}
+	return true
+}
+
+// AddRead adds the fact that a reply was read through the queue and its grace is over. It reports false when that was
+// known.
+func (r *Record) AddRead(seq int) (isNew bool) {
+	r.Read, isNew = insert(r.Read, seq)
+	return isNew
+}
+
+// reached reports whether the device itself has shown that it has the command.
+func (r *Record) reached() bool { return r.Delivered != 0 || r.Progress != 0 || r.Answered != 0 }
 
 // State tells where the request stands at a moment, and for StateNoReply and StateExpired why.
 func (r *Record) State(now time.Time) (device.State, string) {
 	past := func(m Millis) bool { return now.UnixMilli() > int64(m) }
+	written := r.Sent != 0 || r.reached()
 	switch {
 	case r.Answered != 0:
 		return device.StateAnswered, ""
-	case r.Cancelled != 0:
+	case r.Cancelled != 0 && !r.reached():
 		return device.StateCancelled, ""
-	case r.Failed != 0:
+	case r.Failed != 0 && !r.reached():
 		return device.StateExpired, r.Cause
-	case r.Sent == 0 && r.Delivered == 0 && past(r.DeliverBy):
+	case r.Hold && !written && past(r.DeliverBy):
 		return device.StateExpired, "the command could not be delivered before its deadline"
+	case r.Hold && !written:
+		return device.StateHeld, "" // even past ReplyBy: it may still be delivered
 	case past(r.ReplyBy):
 		return device.StateNoReply, r.silence()
 	case r.Progress != 0:
 		return device.StateProgress, ""
 	case r.Delivered != 0:
 		return device.StateDelivered, ""
-	case r.Sent != 0:
+	default: // one that is not held and has no fact yet is being written
 		return device.StateSent, ""
-	default:
-		return device.StateHeld, ""
 	}
 }
 
 func (r *Record) silence() string {
 	switch {
+	case r.Dropped != 0:
+		return "the device sent more replies than a request may have, and those beyond were dropped"
 	case r.Progress != 0:
 		return "the device reported progress but sent no final reply in time"
 	case r.Delivered != 0:
 		return "the device acknowledged the command and did not answer in time"
-	default:
+	case r.Sent != 0:
 		return "the command was written to the device's connection and never acknowledged"
+	default: // the process ended between the record and the first note
+		return "it is not known whether the command reached the device: the broker was interrupted while sending it"
 	}
 }
 
@@ -146,7 +191,7 @@ func (r *Record) Request(now time.Time) device.Request {
 		State: state, Cause: cause, Hold: r.Hold,
 		CreatedAt: r.Created.Time(), SentAt: r.Sent.Time(), DeliverBy: r.DeliverBy.Time(), ReplyBy: r.ReplyBy.Time(),
 		Replies: len(r.Seqs), Late: r.Late, Timeline: r.timeline(now),
-		Read: len(r.Seqs) > 0 && r.Read >= len(r.Seqs),
+		Read: len(r.Seqs) > 0 && len(r.Read) >= len(r.Seqs),
 	}
 }
 
@@ -161,14 +206,23 @@ func (r *Record) timeline(now time.Time) []device.Step {
 	add(device.StateSent, r.Sent, "")
 	add(device.StateDelivered, r.Delivered, "")
 	add(device.StateProgress, r.Progress, "")
-	if now.UnixMilli() > int64(r.ReplyBy) && (r.Answered == 0 || r.Answered > r.ReplyBy) && (r.Sent != 0 || r.Delivered != 0) {
-		add(device.StateNoReply, r.ReplyBy, r.silence())
+	add(device.StateCancelled, r.Cancelled, "")
+	switch state, cause := r.State(now); state {
+	case device.StateExpired:
+		add(state, cmp.Or(r.Failed, r.DeliverBy), cause)
+	case device.StateNoReply:
+		add(state, r.silentSince(), cause)
+	case device.StateAnswered:
+		if since := r.silentSince(); r.Late && since < r.Answered {
+			add(device.StateNoReply, since, r.silence())
+		}
 	}
 	add(device.StateAnswered, r.Answered, "")
-	add(device.StateCancelled, r.Cancelled, "")
-	if state, cause := r.State(now); state == device.StateExpired {
-		add(state, cmp.Or(r.Failed, r.DeliverBy), cause)
-	}
 	slices.SortStableFunc(steps, func(a, b device.Step) int { return cmp.Compare(a.At.UnixMilli(), b.At.UnixMilli()) })
 	return steps
+}
+
+// silentSince is when the request turned to "no reply": a held command may have been written after its ReplyBy.
+func (r *Record) silentSince() Millis {
+	return max(r.ReplyBy, earlier(r.Sent, r.Delivered))
 }

@@ -88,30 +88,41 @@ func TestRecord_State(t *testing.T) {
 		return requests.At(begin.Add(time.Duration(seconds * float64(time.Second))))
 	}
 	const ms = 0.001
+	hold := func(r *requests.Record) { r.Hold, r.Held = true, at(0) }
 	tests := map[string]struct {
 		facts func(*requests.Record)
 		after float64 // seconds
 		want  device.State
 	}{
-		"accepted, nothing written yet":            {func(*requests.Record) {}, 1, device.StateHeld},
-		"nothing written, at the deadline":         {func(*requests.Record) {}, 10, device.StateHeld},
-		"nothing written, after the deadline":      {func(*requests.Record) {}, 10 + ms, device.StateExpired},
-		"held":                                     {func(r *requests.Record) { r.Held = at(0) }, 10, device.StateHeld},
-		"held, after the deadline":                 {func(r *requests.Record) { r.Held = at(0) }, 10 + ms, device.StateExpired},
-		"cancelled":                                {func(r *requests.Record) { r.Held, r.Cancelled = at(0), at(1) }, 99, device.StateCancelled},
-		"given up":                                 {func(r *requests.Record) { r.Failed, r.Cause = at(0), "gone" }, 1, device.StateExpired},
-		"sent":                                     {func(r *requests.Record) { r.Sent = at(0) }, 1, device.StateSent},
-		"sent, after the deadline of delivery":     {func(r *requests.Record) { r.Sent = at(0) }, 11, device.StateSent},
-		"sent, when the reply is due":              {func(r *requests.Record) { r.Sent = at(0) }, 30, device.StateSent},
-		"sent, after the reply was due":            {func(r *requests.Record) { r.Sent = at(0) }, 30 + ms, device.StateNoReply},
-		"delivered":                                {func(r *requests.Record) { r.Sent, r.Delivered = at(0), at(1) }, 30, device.StateDelivered},
-		"acknowledged before it was noted as sent": {func(r *requests.Record) { r.Delivered = at(1) }, 11, device.StateDelivered},
-		"delivered, after the reply was due":       {func(r *requests.Record) { r.Sent, r.Delivered = at(0), at(1) }, 30 + ms, device.StateNoReply},
-		"progress":                                 {func(r *requests.Record) { r.Sent, r.Progress = at(0), at(2) }, 30, device.StateProgress},
-		"progress only, after the reply was due":   {func(r *requests.Record) { r.Sent, r.Progress = at(0), at(2) }, 30 + ms, device.StateNoReply},
-		"answered":                                 {func(r *requests.Record) { r.Sent, r.Answered = at(0), at(2) }, 99, device.StateAnswered},
-		"answered late":                            {func(r *requests.Record) { r.Sent, r.Answered, r.Late = at(0), at(40), true }, 99, device.StateAnswered},
-		"answered though given up":                 {func(r *requests.Record) { r.Failed, r.Answered = at(0), at(2) }, 3, device.StateAnswered},
+		"being written":                               {func(*requests.Record) {}, 1, device.StateSent},
+		"being written, past its deadline":            {func(*requests.Record) {}, 11, device.StateSent},
+		"never noted as written, when a reply is due": {func(*requests.Record) {}, 30, device.StateSent},
+		"never noted as written, after that":          {func(*requests.Record) {}, 30 + ms, device.StateNoReply},
+		"to be held, not stored yet":                  {func(r *requests.Record) { r.Hold = true }, 1, device.StateHeld},
+		"held, at the deadline":                       {hold, 10, device.StateHeld},
+		"held, after the deadline":                    {hold, 10 + ms, device.StateExpired},
+		"held for longer than a reply may take":       {func(r *requests.Record) { hold(r); r.DeliverBy = at(100) }, 31, device.StateHeld},
+		"held, then written when a reply was due":     {func(r *requests.Record) { hold(r); r.DeliverBy, r.Sent = at(100), at(60) }, 61, device.StateNoReply},
+		"held, then written":                          {func(r *requests.Record) { hold(r); r.Sent = at(5) }, 11, device.StateSent},
+		"held, then delivered":                        {func(r *requests.Record) { hold(r); r.Sent, r.Delivered = at(5), at(6) }, 30, device.StateDelivered},
+		"cancelled":                                   {func(r *requests.Record) { hold(r); r.Cancelled = at(1) }, 99, device.StateCancelled},
+		"given up":                                    {func(r *requests.Record) { r.Failed, r.Cause = at(0), "gone" }, 1, device.StateExpired},
+		"given up, but the device acknowledged":       {func(r *requests.Record) { r.Failed, r.Cause, r.Delivered = at(0), "gone", at(1) }, 2, device.StateDelivered},
+		"given up, but the device reported":           {func(r *requests.Record) { r.Failed, r.Cause, r.Progress = at(0), "gone", at(1) }, 2, device.StateProgress},
+		"sent":                                        {func(r *requests.Record) { r.Sent = at(0) }, 1, device.StateSent},
+		"sent, after the deadline of delivery":        {func(r *requests.Record) { r.Sent = at(0) }, 11, device.StateSent},
+		"sent, when the reply is due":                 {func(r *requests.Record) { r.Sent = at(0) }, 30, device.StateSent},
+		"sent, after the reply was due":               {func(r *requests.Record) { r.Sent = at(0) }, 30 + ms, device.StateNoReply},
+		"delivered":                                   {func(r *requests.Record) { r.Sent, r.Delivered = at(0), at(1) }, 30, device.StateDelivered},
+		"acknowledged before it was noted as sent":    {func(r *requests.Record) { r.Delivered = at(1) }, 11, device.StateDelivered},
+		"delivered, after the reply was due":          {func(r *requests.Record) { r.Sent, r.Delivered = at(0), at(1) }, 30 + ms, device.StateNoReply},
+		"progress":                                    {func(r *requests.Record) { r.Sent, r.Progress = at(0), at(2) }, 30, device.StateProgress},
+		"progress, its sending never noted":           {func(r *requests.Record) { hold(r); r.Progress = at(2) }, 11, device.StateProgress},
+		"progress only, after the reply was due":      {func(r *requests.Record) { r.Sent, r.Progress = at(0), at(2) }, 30 + ms, device.StateNoReply},
+		"a reply over the limits was dropped":         {func(r *requests.Record) { r.Sent, r.Progress, r.Dropped = at(0), at(2), at(3) }, 30 + ms, device.StateNoReply},
+		"answered":                                    {func(r *requests.Record) { r.Sent, r.Answered = at(0), at(2) }, 99, device.StateAnswered},
+		"answered late":                               {func(r *requests.Record) { r.Sent, r.Answered, r.Late = at(0), at(40), true }, 99, device.StateAnswered},
+		"answered though given up":                    {func(r *requests.Record) { r.Failed, r.Answered = at(0), at(2) }, 3, device.StateAnswered},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -125,9 +136,9 @@ func TestRecord_State(t *testing.T) {
 			if told := state == device.StateNoReply || state == device.StateExpired; told != (cause != "") {
 				t.Errorf("cause %q", cause)
 			}
-			// The time line ends in the state, but for what has no moment of its own.
+			// The time line ends in the state.
 			steps := r.Request(now).Timeline
-			if len(steps) > 0 && steps[len(steps)-1].State != state && state != device.StateHeld {
+			if len(steps) > 0 && steps[len(steps)-1].State != state {
 				t.Errorf("the time line ends in %s", steps[len(steps)-1].State)
 			}
 			if !slices.IsSortedFunc(steps, func(a, b device.Step) int { return a.At.Compare(b.At) }) {
@@ -137,16 +148,36 @@ func TestRecord_State(t *testing.T) {
 	}
 }
 
-func TestRecord_TimelineOfALateAnswer(t *testing.T) {
-	r := newRecord(t, alice, "cam-1", begin)
-	r.Sent, r.Delivered = requests.At(begin), requests.At(begin.Add(time.Second))
-	r.Answered, r.Late = requests.At(begin.Add(40*time.Second)), true
-	got := ""
-	for _, s := range r.Request(begin.Add(time.Minute)).Timeline {
-		got += fmt.Sprintf("%s@%d ", s.State, int(s.At.Sub(begin).Seconds()))
+func TestRecord_Timeline(t *testing.T) {
+	at := func(seconds int) requests.Millis { return requests.At(begin.Add(time.Duration(seconds) * time.Second)) }
+	tests := map[string]struct {
+		facts func(*requests.Record)
+		want  string
+	}{
+		"answered in time": {func(r *requests.Record) { r.Sent, r.Delivered, r.Progress, r.Answered = at(0), at(1), at(2), at(3) }, "sent@0 delivered@1 progress@2 answered@3 "},
+		"answered late":    {func(r *requests.Record) { r.Sent, r.Delivered, r.Answered, r.Late = at(0), at(1), at(40), true }, "sent@0 delivered@1 no_reply@30 answered@40 "},
+		"held, written when a reply was due, answered": {func(r *requests.Record) {
+			r.Hold, r.Held, r.Sent, r.Answered, r.Late = true, at(0), at(50), at(52), true
+		}, "held@0 sent@50 no_reply@50 answered@52 "},
+		"no reply":                 {func(r *requests.Record) { r.Sent = at(0) }, "sent@0 no_reply@30 "},
+		"held and expired":         {func(r *requests.Record) { r.Hold, r.Held = true, at(0) }, "held@0 expired@10 "},
+		"held and cancelled":       {func(r *requests.Record) { r.Hold, r.Held, r.Cancelled = true, at(0), at(4) }, "held@0 cancelled@4 "},
+		"given up":                 {func(r *requests.Record) { r.Failed, r.Cause = at(1), "gone" }, "expired@1 "},
+		"interrupted":              {func(*requests.Record) {}, "no_reply@30 "},
+		"an acknowledgement alone": {func(r *requests.Record) { r.Delivered = at(1) }, "delivered@1 no_reply@30 "},
 	}
-	if want := "sent@0 delivered@1 no_reply@30 answered@40 "; got != want {
-		t.Errorf("got %s, want %s", got, want)
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			r := newRecord(t, alice, "cam-1", begin)
+			tt.facts(&r)
+			got := ""
+			for _, s := range r.Request(begin.Add(time.Minute)).Timeline {
+				got += fmt.Sprintf("%s@%d ", s.State, int(s.At.Sub(begin).Seconds()))
+			}
+			if got != tt.want {
+				t.Errorf("got %s, want %s", got, tt.want)
+			}
+		})
 	}
 }
 
@@ -190,7 +221,7 @@ func TestStore_DurableMeansReadableByAnother(t *testing.T) {
 	}
 	for i := range 20 {
 		seq := i
-		if err := s.Update(t.Context(), claims(t, r.ID), func(r *requests.Record) bool { r.Seqs = append(r.Seqs, seq); return true }); err != nil {
+		if err := s.Update(t.Context(), claims(t, r.ID), func(r *requests.Record) bool { return r.AddReply(seq, 1, false, 1) }); err != nil {
 			t.Fatal(err)
 		}
 		if err := s.Flush(t.Context(), []device.UUID{claims(t, r.ID).UUID}); err != nil {
@@ -244,8 +275,7 @@ func TestStore_TwoWritersAreMerged(t *testing.T) {
 		wg.Go(func() {
 			for i := range each {
 				if _, err := s.UpdateNow(t.Context(), claims(t, r.ID), func(r *requests.Record) bool {
-					r.Seqs = append(r.Seqs, n*each+i)
-					return true
+					return r.AddReply(n*each+i, 1, false, 1)
 				}); err != nil {
 					t.Error(err)
 				}
@@ -256,8 +286,7 @@ func TestStore_TwoWritersAreMerged(t *testing.T) {
 	fresh := open(t, e)
 	defer fresh.Close()
 	got := get(t, fresh, r.ID)
-	slices.Sort(got.Seqs)
-	if got.Seqs = slices.Compact(got.Seqs); len(got.Seqs) != 2*each {
+	if len(got.Seqs) != 2*each {
 		t.Errorf("%d facts of %d are left", len(got.Seqs), 2*each)
 	}
 }
