@@ -25,6 +25,10 @@ Example:
 
 // Run asks the API for a code and prints it.
 func (c *enrolCodeCommand) Run(ctx context.Context, env *environment) error {
+	api, err := c.connect()
+	if err != nil {
+		return err
+	}
 	body := map[string]any{"expires_in": int(c.ExpiresIn.Seconds())}
 	if c.Name != "" {
 		body["name"] = c.Name
@@ -35,9 +39,9 @@ func (c *enrolCodeCommand) Run(ctx context.Context, env *environment) error {
 	var made struct {
 		Code string `json:"code"`
 	}
-	if err := c.call(ctx, http.MethodPost, "/v1/enrolment-codes", body, nil, &made); err != nil {
+	if err := api.call(ctx, http.MethodPost, "/v1/enrolment-codes", body, nil, &made); err != nil {
 		return err
 	}
-	_, err := fmt.Fprintln(env.out, made.Code)
+	_, err = fmt.Fprintln(env.out, made.Code)
 	return err
 }

@@ -1,7 +1,8 @@
 // Command signal-device sends commands to cameras and brings their replies back: the API, the message broker behind it,
 // both in one process, a demonstration, and the tools around them. Each file holds one subcommand: flags in, app out.
 //
-// It exits with 0 when all went well, 1 when something failed and 2 when the command line is wrong.
+// It exits with 0 when all went well, 1 when something failed and 2 when the command line is wrong; the subcommands that
+// call the API tell apart 3, it was refused, 4, the device is offline, and 5, no answer came.
 package main
 
 import (
@@ -19,9 +20,12 @@ import (
 
 // The exit codes.
 const (
-	exitOK     = 0
-	exitFailed = 1
-	exitUsage  = 2
+	exitOK       = 0
+	exitFailed   = 1
+	exitUsage    = 2
+	exitRefused  = 3 // the API refused the call
+	exitOffline  = 4 // the device is offline, and the command does not wait for it
+	exitNoAnswer = 5 // no final reply came in time
 )
 
 // commandLine is everything that may stand on the command line.
@@ -39,6 +43,9 @@ type commandLine struct {
 	Catalogue catalogueCommand `cmd:"" group:"set up" help:"Check a file of commands."`
 	Migrate   migrateCommand   `cmd:"" group:"set up" help:"Move the devices of Yandex IoT Core into the broker."`
 
+	Devices  devicesCommand  `cmd:"" group:"use" help:"List cameras, or show one."`
+	Requests requestsCommand `cmd:"" group:"use" help:"List what was sent, show what became of it, or cancel it."`
+
 	Send    sendCommand    `cmd:"" group:"use" help:"Send a command to a camera."`
 	Replies repliesCommand `cmd:"" group:"use" help:"Read the replies of a camera."`
 	Camera  cameraCommand  `cmd:"" group:"use" help:"Be a camera: simulated, with real MQTT."`
@@ -50,7 +57,8 @@ type commandLine struct {
 const description = `Send commands to cameras and read their replies.
 
 Every option may also be an environment variable: --ready-file is SIGNAL_DEVICE_READY_FILE.
-It exits with 0 when all went well, 1 when something failed and 2 when the command line is wrong.`
+It exits with 0 when all went well, 1 when something failed and 2 when the command line is wrong. What calls the API
+also exits with 3 when that refused the call, 4 when the device is offline and 5 when no answer came in time.`
 
 func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
 
@@ -110,12 +118,17 @@ func newLogger(w io.Writer, level slog.Level, format string) *slog.Logger {
 // usageError is a fault of the command line that only the subcommand could find.
 type usageError struct{ error }
 
+func (usageError) exitCode() int { return exitUsage }
+
 func usagef(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
 
 func fail(stderr io.Writer, err error) int {
 	fmt.Fprintf(stderr, "signal-device: %v\n", err)
-	if errors.As(err, new(usageError)) {
-		return exitUsage
+	if coded, ok := errors.AsType[interface {
+		error
+		exitCode() int
+	}](err); ok {
+		return coded.exitCode()
 	}
 	return exitFailed
 }

@@ -18,6 +18,7 @@ func TestCommandLine(t *testing.T) {
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("SIGNAL_DEVICE_LOG_LEVEL", "warn")
 			env.Setenv("GORACE", "atexit_sleep_ms=0") // else every process sleeps for a second before it ends
+			startFakeAPI(env)
 			return nil
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){"mode": checkMode},

@@ -1,11 +1,9 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
-	"io"
 	"net/http"
 	"net/url"
 	"time"
@@ -29,24 +27,18 @@ Example:
 
 // Run polls once and prints the answer.
 func (c *repliesCommand) Run(ctx context.Context, env *environment) error {
+	api, err := c.connect()
+	if err != nil {
+		return err
+	}
 	query := url.Values{"request_id": c.RequestID}
 	if c.Wait > 0 {
 		query.Set("wait", fmt.Sprint(int(c.Wait.Seconds())))
 	}
 	var answer json.RawMessage
 	path := "/v1/devices/" + url.PathEscape(c.Device) + "/replies?" + query.Encode()
-	if err := c.call(ctx, http.MethodGet, path, nil, nil, &answer); err != nil {
+	if err := api.call(ctx, http.MethodGet, path, nil, nil, &answer); err != nil {
 		return err
 	}
 	return printJSON(env.out, answer)
-}
-
-func printJSON(w io.Writer, data json.RawMessage) error {
-	var b bytes.Buffer
-	if err := json.Indent(&b, data, "", "  "); err != nil {
-		return err
-	}
-	b.WriteByte('\n')
-	_, err := b.WriteTo(w)
-	return err
 }

@@ -30,6 +30,10 @@ Examples:
 
 // Run sends the command and prints the answer.
 func (c *sendCommand) Run(ctx context.Context, env *environment) error {
+	api, err := c.connect()
+	if err != nil {
+		return err
+	}
 	body := map[string]any{"command": c.Command}
 	if c.Args != "" {
 		if !json.Valid([]byte(c.Args)) {
@@ -45,7 +49,7 @@ func (c *sendCommand) Run(ctx context.Context, env *environment) error {
 		header.Set("Idempotency-Key", c.IdempotencyKey)
 	}
 	var answer json.RawMessage
-	if err := c.call(ctx, http.MethodPost, "/v1/devices/"+url.PathEscape(c.Device)+"/commands", body, header, &answer); err != nil {
+	if err := api.call(ctx, http.MethodPost, "/v1/devices/"+url.PathEscape(c.Device)+"/commands", body, header, &answer); err != nil {
 		return err
 	}
 	return printJSON(env.out, answer)

@@ -1,0 +1,162 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+// goodToken is the one that the fake API takes.
+const goodToken = "sdt_good"
+
+// fakeAPI answers as the API does for three cameras: taxi-1 answers, taxi-2 is offline, and mute takes commands without
+// answering. Its pages have two items at most, so that every list has several.
+type fakeAPI struct {
+	devices  []deviceJSON
+	requests []string // JSON, the newest first
+}
+
+type deviceJSON struct {
+	ID           string              `json:"id"`
+	Name         string              `json:"name"`
+	Description  string              `json:"description"`
+	Labels       map[string]string   `json:"labels"`
+	Certificates []map[string]string `json:"certificates"`
+	CreatedAt    string              `json:"created_at"`
+	Online       bool                `json:"online"`
+	Since        *string             `json:"since"`
+	LastSeen     *string             `json:"last_seen"`
+}
+
+// startFakeAPI gives a script a fake API of its own, at $API, and the token that it takes, $GOOD_TOKEN.
+func startFakeAPI(env *testscript.Env) {
+	seen := "2026-11-24T09:02:11.480Z"
+	certificates := []map[string]string{{"fingerprint": "3f786850e387550fdab836ed7e6dc881de23001b", "not_after": "2027-11-24T09:00:00.000Z"}}
+	created := "2026-11-24T09:00:00.000Z"
+	request := func(id, device, state, cause string) string {
+		return fmt.Sprintf(`{"request_id":%q,"device_id":%q,"client":"panel","command":"ping","state":%q,"cause":%s,"hold":false,`+
+			`"created_at":"2026-11-24T09:29:59.990Z","sent_at":null,"deliver_by":"2026-11-24T09:30:10.000Z",`+
+			`"reply_by":"2026-11-24T09:30:30.000Z","replies":0,"late":false,"timeline":[{"state":"held","at":"2026-11-24T09:29:59.990Z","cause":null},`+
+			`{"state":%[3]q,"at":"2026-11-24T09:31:00.000Z","cause":%[4]s}]}`, id, device, state, cause)
+	}
+	api := &fakeAPI{
+		devices: []deviceJSON{
+			{"aaaa", "taxi-1", "front", map[string]string{"fleet": "north", "city": "omsk"}, certificates, created, true, &seen, &seen},
+			{"bbbb", "taxi-2", "", map[string]string{"fleet": "north"}, certificates, created, false, &seen, &seen},
+			{"cccc", "mute\x1b[2J", "", map[string]string{"fleet": "south"}, certificates, created, true, nil, nil},
+		},
+		requests: []string{
+			request("r3", "aaaa", "answered", "null"),
+			request("r2", "bbbb", "held", "null"),
+			request("r1", "aaaa", "no_reply", `"timeout"`),
+		},
+	}
+	server := httptest.NewServer(api.handler())
+	env.Defer(server.Close)
+	env.Setenv("API", server.URL)
+	env.Setenv("GOOD_TOKEN", goodToken)
+}
+
+func (f *fakeAPI) handler() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /v1/devices", f.listDevices)
+	mux.HandleFunc("GET /v1/devices/{id}", func(w http.ResponseWriter, r *http.Request) {
+		if d := f.device(w, r); d != nil {
+			answer(w, http.StatusOK, d)
+		}
+	})
+	mux.HandleFunc("GET /v1/requests", f.listRequests)
+	mux.HandleFunc("GET /v1/requests/{id}", f.oneRequest)
+	mux.HandleFunc("DELETE /v1/requests/{id}", f.oneRequest)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Authorization") != "Bearer "+goodToken {
+			refuse(w, http.StatusUnauthorized, "unauthenticated", "A valid bearer token is needed")
+			return
+		}
+		mux.ServeHTTP(w, r)
+	})
+}
+
+func (f *fakeAPI) listDevices(w http.ResponseWriter, r *http.Request) {
+	query := r.URL.Query()
+	var found []any
+	for _, d := range f.devices {
+		matches := strings.Contains(d.Name, query.Get("name"))
+		for _, label := range query["label"] {
+			key, value, _ := strings.Cut(label, "=")
+			matches = matches && d.Labels[key] == value
+		}
+		if online := query.Get("online"); online != "" {
+			matches = matches && online == strconv.FormatBool(d.Online)
+		}
+		if matches {
+			found = append(found, d)
+		}
+	}
+	page(w, r, found)
+}
+
+func (f *fakeAPI) device(w http.ResponseWriter, r *http.Request) *deviceJSON {
+	i := slices.IndexFunc(f.devices, func(d deviceJSON) bool { return d.ID == r.PathValue("id") })
+	if i < 0 {
+		refuse(w, http.StatusNotFound, "device_not_found", "No such device")
+		return nil
+	}
+	return &f.devices[i]
+}
+
+func (f *fakeAPI) listRequests(w http.ResponseWriter, r *http.Request) {
+	var found []any
+	for _, request := range f.requests {
+		if strings.Contains(request, `"device_id":"`+r.URL.Query().Get("device")) {
+			found = append(found, json.RawMessage(request))
+		}
+	}
+	page(w, r, found)
+}
+
+func (f *fakeAPI) oneRequest(w http.ResponseWriter, r *http.Request) {
+	i := slices.IndexFunc(f.requests, func(q string) bool { return strings.Contains(q, `"request_id":"`+r.PathValue("id")+`"`) })
+	switch {
+	case i < 0:
+		refuse(w, http.StatusNotFound, "request_not_found", "No such request of this client")
+	case r.Method == http.MethodGet:
+		answer(w, http.StatusOK, json.RawMessage(f.requests[i]))
+	case !strings.Contains(f.requests[i], `"state":"held","cause"`):
+		refuse(w, http.StatusConflict, "already_delivered", "The command has left for the device")
+	default:
+		answer(w, http.StatusOK, json.RawMessage(strings.ReplaceAll(f.requests[i], `"state":"held","cause"`, `"state":"cancelled","cause"`)))
+	}
+}
+
+// page answers with the two items that the cursor points at.
+func page(w http.ResponseWriter, r *http.Request, items []any) {
+	start, _ := strconv.Atoi(r.URL.Query().Get("cursor")) // none is 0
+	limit, err := strconv.Atoi(r.URL.Query().Get("limit"))
+	if err != nil || limit < 1 || limit > 1000 {
+		refuse(w, http.StatusUnprocessableEntity, "invalid_request", "query.limit")
+		return
+	}
+	end := min(len(items), start+min(limit, 2))
+	var next any
+	if end < len(items) {
+		next = strconv.Itoa(end)
+	}
+	answer(w, http.StatusOK, map[string]any{"items": append([]any{}, items[start:end]...), "next_cursor": next})
+}
+
+func refuse(w http.ResponseWriter, status int, code, detail string) {
+	answer(w, status, map[string]any{"status": status, "code": code, "detail": detail, "request_id": "X"})
+}
+
+func answer(w http.ResponseWriter, status int, body any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(body) // the command will say what it misses
+}
