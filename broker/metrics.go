@@ -20,6 +20,8 @@ func (b *Broker) newMetrics() *prometheus.Registry {
 	counter("queue_duplicates_total", "Replies dropped as duplicates.", func() uint64 { return b.queue.Stats().Duplicates })
 	counter("queue_over_limit_total", "Replies dropped over their request's limit.", func() uint64 { return b.queue.Stats().OverLimit })
 	counter("queue_parked_total", "Replies that had to wait for room, unacknowledged.", func() uint64 { return b.queue.Stats().Parked })
+	counter("queue_aged_total", "Unread replies dropped for their age.", func() uint64 { return b.queue.Stats().Aged })
+	counter("queue_unreadable_total", "Times that an unreadable entry was passed over.", func() uint64 { return b.queue.Stats().Unreadable })
 	counter("orphan_events_total", "Events that answer no request.", b.events.orphans.Load)
 	counter("other_events_total", "Messages on topics that carry no replies.", b.events.other.Load)
 	counter("device_refused_total", "Connections of devices that were turned away.", b.mqtt.Refused)

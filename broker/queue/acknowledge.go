@@ -3,9 +3,10 @@ package queue
 import (
 	"container/heap"
 	"context"
-	"encoding/binary"
 	"fmt"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/nats-io/nuid"
@@ -26,53 +27,113 @@ func (q *Queue) Acknowledge(ctx context.Context, dev device.ID, positions [][]by
 			return err
 		}
 	}
-	if after > 0 {
-		return q.markRead(ctx, dev, parsed, after)
+	found, err := q.resolve(ctx, dev, parsed)
+	if err == nil && after > 0 {
+		err = q.markRead(ctx, dev, found, after)
+	} else if err == nil {
+		err = q.remove(ctx, found, false)
 	}
-	return q.removeNow(ctx, dev, parsed, false)
+	if err != nil {
+		return fmt.Errorf("queue: acknowledge: %w", err)
+	}
+	return nil
 }
 
-// removeNow takes replies out of the stream. The records know of them first, so that a request whose reply has left the
-// queue never looks unanswered (I5, I8). read counts them as read through the queue.
-func (q *Queue) removeNow(ctx context.Context, dev device.ID, ps []position, read bool) error {
-	seqs := make([]uint64, 0, len(ps))
-	ids := make([]device.UUID, 0, len(ps))
-	for _, p := range ps {
-		q.mu.Lock()
-		var e *entry
-		if d := q.devices[dev]; d != nil {
-			e = d.entries[p.key]
-		}
-		q.mu.Unlock()
-		if e == nil {
-			continue // removed before
-		}
-		claims := device.Claims{UUID: p.key.uuid, Mailbox: e.mailbox}
-		if err := q.cfg.Records.Update(ctx, claims, func(rec *requests.Record) bool {
-			changed := rec.AddReply(p.key.seq, e.size, e.final, e.at)
-			return read && rec.AddRead(p.key.seq) || changed
-		}); err != nil {
-			return fmt.Errorf("queue: acknowledge: %w", err)
-		}
-		seqs, ids = append(seqs, p.seq), append(ids, p.key.uuid)
-	}
-	if len(seqs) == 0 {
-		return nil
-	}
-	if err := q.cfg.Records.Flush(ctx, ids); err != nil {
-		return fmt.Errorf("queue: acknowledge: %w", err)
-	}
-	if err := q.cfg.Engine.Delete(ctx, streamName, seqs); err != nil {
-		return fmt.Errorf("queue: acknowledge: %w", err)
-	}
+// leaving is a copy of what is known of a reply, on its way out.
+type leaving struct {
+	dev device.ID
+	id  device.UUID
+	entry
+}
+
+// addTo adds the reply to its request's record.
+func (l *leaving) addTo(rec *requests.Record) bool { return rec.AddReply(l.seq, l.size, l.final, l.at) }
+
+func (l *leaving) claims() device.Claims { return device.Claims{UUID: l.id, Mailbox: l.mailbox} }
+
+// resolve finds the replies that are still there. One that the index does not know may be in the stream all the same: its
+// append was not answered.
+func (q *Queue) resolve(ctx context.Context, dev device.ID, ps []position) (found []leaving, err error) {
+	var unknown []position
 	q.mu.Lock()
-	if d := q.devices[dev]; d != nil {
-		for _, p := range ps {
-			d.remove(p.key)
+	for _, p := range ps {
+		if e := q.devices[dev].find(p.id, p.reply); e != nil && (e.stored == 0 || e.stored == p.stored) {
+			l := leaving{dev, p.id, *e}
+			l.stored = p.stored
+			found = append(found, l)
+		} else {
+			unknown = append(unknown, p)
 		}
 	}
 	q.mu.Unlock()
-	q.retry(ctx, dev)
+	for chunk := range slices.Chunk(unknown, 500) {
+		more, err := q.lookUp(ctx, dev, chunk)
+		if err != nil {
+			return nil, err
+		}
+		found = append(found, more...)
+	}
+	return found, nil
+}
+
+// lookUp reads replies by their positions from the stream, and leaves out those that are not there.
+func (q *Queue) lookUp(ctx context.Context, dev device.ID, ps []position) (found []leaving, err error) {
+	wanted := map[position]bool{}
+	filters := make([]string, len(ps))
+	for i, p := range ps {
+		wanted[p], filters[i] = true, filterOf(dev, p)
+	}
+	for after := uint64(0); ; {
+		ms, more, err := q.cfg.Engine.Last(ctx, streamName, filters, after, len(filters))
+		if err != nil {
+			return nil, err
+		}
+		for _, m := range ms {
+			after = m.Seq
+			if _, id, e, ok := parseSubject(m.Subject); ok && wanted[position{m.Seq, id, e.seq}] {
+				e.stored = m.Seq
+				found = append(found, leaving{dev, id, *e})
+			}
+		}
+		if !more || len(ms) == 0 {
+			return found, nil
+		}
+	}
+}
+
+// remove takes replies out of the stream. The records know of them first, so that a request whose reply has left the
+// queue never looks unanswered (I5, I8). read tells that they were read through the queue.
+func (q *Queue) remove(ctx context.Context, ls []leaving, read bool) error {
+	if len(ls) == 0 {
+		return nil
+	}
+	seqs, ids := make([]uint64, len(ls)), make([]device.UUID, len(ls))
+	for i := range ls {
+		l := &ls[i]
+		seqs[i], ids[i] = l.stored, l.id
+		err := q.cfg.Records.Update(ctx, l.claims(), func(rec *requests.Record) bool {
+			changed := l.addTo(rec)
+			return read && rec.AddRead(l.seq) || changed
+		})
+		if err != nil {
+			return err
+		}
+	}
+	if err := q.cfg.Records.Flush(ctx, ids); err != nil {
+		return err
+	}
+	if err := q.cfg.Engine.Delete(ctx, streamName, seqs); err != nil {
+		return err
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for _, l := range ls {
+		if d := q.devices[l.dev]; d != nil {
+			d.remove(l.id, l.seq)
+			q.tidy(l.dev)
+		}
+	}
+	q.pokeRoom()
 	return nil
 }
 
@@ -85,14 +146,16 @@ type mark struct {
 }
 
 // markRead starts the grace of those that are unread.
-func (q *Queue) markRead(ctx context.Context, dev device.ID, ps []position, after time.Duration) error {
+func (q *Queue) markRead(ctx context.Context, dev device.ID, ls []leaving, after time.Duration) error {
 	m := mark{dev: dev, due: requests.At(q.cfg.Clock().Add(after))}
 	q.mu.Lock()
-	if d := q.devices[dev]; d != nil {
-		for _, p := range ps {
-			if e := d.entries[p.key]; e != nil && e.due == 0 {
-				m.positions = append(m.positions, p)
-			}
+	for _, l := range ls {
+		d := q.device(dev)
+		if d.find(l.id, l.seq) == nil {
+			d.add(l.id, &l.entry)
+		}
+		if d.find(l.id, l.seq).due == 0 {
+			m.positions = append(m.positions, position{l.stored, l.id, l.seq})
 		}
 	}
 	q.mu.Unlock()
@@ -104,54 +167,49 @@ func (q *Queue) markRead(ctx context.Context, dev device.ID, ps []position, afte
 		Data:    m.encode(),
 	})
 	if err != nil {
-		return fmt.Errorf("queue: acknowledge: %w", err)
+		return err
 	}
 	m.seq = seq
+	q.mu.Lock()
+	defer q.mu.Unlock()
 	q.apply(m)
-	q.retry(ctx, dev)
+	q.pokeRoom()
 	return nil
 }
 
-// apply puts a mark into the index.
+// apply puts a mark into the index: the first one of a reply counts. The caller holds the lock.
 func (q *Queue) apply(m mark) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	if d := q.devices[m.dev]; d != nil {
-		for _, p := range m.positions {
-			if e := d.entries[p.key]; e != nil {
-				d.read(e, m.due)
-			}
+	d := q.devices[m.dev]
+	for _, p := range m.positions {
+		if e := d.find(p.id, p.reply); e != nil {
+			d.read(e, m.due)
 		}
 	}
 	heap.Push(&q.due, m)
 }
 
 func (m *mark) encode() []byte {
-	var b []byte
+	b := make([]byte, 0, replyLen*len(m.positions))
 	for _, p := range m.positions {
-		b = binary.BigEndian.AppendUint64(b, p.seq)
-		b = append(b, p.key.uuid[:]...)
-		b = binary.BigEndian.AppendUint32(b, uint32(p.key.seq))
+		b = p.append(b)
 	}
 	return b
 }
 
-func decodeMark(m stream.Message) (mark, error) {
-	parts := splitSubject(m.Subject)
-	if len(parts) != 4 || len(m.Data)%28 != 0 {
-		return mark{}, fmt.Errorf("queue: mark %d is not readable", m.Seq)
+func decodeMark(m stream.Message) (out mark, ok bool) {
+	parts := strings.Split(m.Subject, ".")
+	if len(parts) != 4 || len(m.Data)%replyLen != 0 {
+		return mark{}, false
 	}
 	due, err := strconv.ParseInt(parts[3], 10, 64)
 	if err != nil {
-		return mark{}, fmt.Errorf("queue: mark %d is not readable", m.Seq)
+		return mark{}, false
 	}
-	out := mark{dev: device.ID(parts[1]), due: requests.Millis(due), seq: m.Seq}
-	for b := m.Data; len(b) > 0; b = b[28:] {
-		out.positions = append(out.positions, position{
-			binary.BigEndian.Uint64(b), replyKey{device.UUID(b[8:24]), int(binary.BigEndian.Uint32(b[24:]))},
-		})
+	out = mark{dev: device.ID(parts[1]), due: requests.Millis(due), seq: m.Seq}
+	for b := range slices.Chunk(m.Data, replyLen) {
+		out.positions = append(out.positions, readPosition(b))
 	}
-	return out, nil
+	return out, true
 }
 
 // dueHeap orders marks by the end of their grace.

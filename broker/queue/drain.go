@@ -47,7 +47,7 @@ func (q *Queue) Drain(ctx context.Context, in Drain) (Page, error) {
 		if err != nil {
 			return Page{}, err
 		}
-		after = p.seq
+		after = p.stored
 	}
 	arrived, done := q.listen(in.Device) // before the first read, or a reply could come in between
 	defer done()
@@ -76,13 +76,14 @@ func (q *Queue) Drain(ctx context.Context, in Drain) (Page, error) {
 func (q *Queue) listen(dev device.ID) (arrived <-chan struct{}, done func()) {
 	ch := make(chan struct{}, 1)
 	q.mu.Lock()
-	q.device(dev).waiters[ch] = struct{}{}
-	q.mu.Unlock()
+	defer q.mu.Unlock()
+	d := q.device(dev)
+	d.waiters[ch] = struct{}{}
 	return ch, func() {
 		q.mu.Lock()
-		delete(q.devices[dev].waiters, ch)
+		defer q.mu.Unlock()
+		delete(d.waiters, ch)
 		q.tidy(dev)
-		q.mu.Unlock()
 	}
 }
 
@@ -124,39 +125,42 @@ func (q *Queue) skip(in Drain) uint64 {
 		return 0
 	}
 	first := d.last + 1 // what is pending comes after
-	for key, e := range d.entries {
-		switch {
-		case e.due != 0 && !in.Requests[key.uuid], e.pending:
-		case e.seq == 0:
-			return 0
-		default:
-			first = min(first, e.seq)
+	for id, replies := range d.replies {
+		for _, e := range replies {
+			switch {
+			case e.due != 0 && !in.Requests[id], e.pending:
+			case e.stored == 0:
+				return 0
+			default:
+				first = min(first, e.stored)
+			}
 		}
 	}
 	return first - 1
 }
 
-// drained reads one message; nil when it is hidden. A message that cannot be read is passed over, so that it does not keep
-// the replies behind it from their readers; it goes when it is old.
+// drained reads one message; nil when it is hidden or cannot be read.
 func (q *Queue) drained(in Drain, m stream.Message) *Drained {
-	dev, key, e, ok := parseSubject(m.Subject)
-	id := device.RequestID(m.Header.Get(idHeader))
-	claims, err := id.Claims()
+	dev, id, e, ok := parseSubject(m.Subject)
+	request := device.RequestID(m.Header.Get(idHeader))
+	claims, err := request.Claims()
+	q.mu.Lock()
+	defer q.mu.Unlock()
 	if !ok || err != nil || dev != in.Device {
-		q.cfg.Log.Error("entry of the output queue is not readable, passed over", "device", in.Device, "sequence", m.Seq)
+		q.unreadable(streamName, m.Seq)
 		return nil
 	}
-	q.mu.Lock()
-	var due requests.Millis
-	if d := q.devices[in.Device]; d != nil && d.entries[key] != nil {
-		due = d.entries[key].due
+	if known := q.devices[dev].find(id, e.seq); known != nil {
+		e.due = known.due
+		if known.stored == 0 && !known.pending { // it is from before the start
+			known.stored = m.Seq
+		}
 	}
-	q.mu.Unlock()
-	if due != 0 && (!in.Requests[key.uuid] || int64(due) <= q.cfg.Clock().UnixMilli()) {
+	if e.due != 0 && !in.Requests[id] || e.over(requests.At(q.cfg.Clock())) {
 		return nil
 	}
 	return &Drained{
-		Position: q.position(in.Device, m.Seq, key), ID: id, Claims: claims, Seq: key.seq, Final: e.final,
-		Late: int64(e.at) > claims.ReplyBy.UnixMilli(), Received: e.at.Time(), Body: m.Data, Read: due != 0,
+		Position: q.position(in.Device, position{m.Seq, id, e.seq}), ID: request, Claims: claims, Seq: e.seq, Final: e.final,
+		Late: int64(e.at) > claims.ReplyBy.UnixMilli(), Received: e.at.Time(), Body: m.Data, Read: e.due != 0,
 	}
 }

@@ -235,6 +235,8 @@ func uuids(ids ...device.RequestID) map[device.UUID]bool {
 // forgetful are records that lose every note, as those of a process that dies do.
 type forgetful struct{ *requests.Store }
 
+func (*forgetful) UpdateCached(device.UUID, func(*requests.Record) bool) bool { return true }
+
 func (*forgetful) Update(context.Context, device.Claims, func(*requests.Record) bool) error {
 	return nil
 }

@@ -2,7 +2,7 @@ package queue
 
 import (
 	"context"
-	"slices"
+	"errors"
 	"strconv"
 	"time"
 
@@ -19,41 +19,60 @@ const recordBudget = 500 * time.Millisecond
 // Put takes a reply in. It returns at once but for reading a request record that is not in memory; r.Done tells what
 // became of the reply.
 func (q *Queue) Put(r *Reply) {
-	r.received, r.size = q.cfg.Clock(), len(r.Body)
-	ctx, cancel := context.WithTimeout(context.Background(), recordBudget)
-	defer cancel()
-	record, known, err := q.cfg.Records.Get(ctx, r.Claims)
+	r.received = q.cfg.Clock()
+	record, known, err := q.record(context.Background(), r)
 	q.mu.Lock()
+	q.arrivals++
+	r.order = q.arrivals
 	d := q.device(r.Device)
+	var then func()
 	if err != nil || len(d.parked) > 0 { // behind those that wait: replies keep their order
-		q.park(d, r)
-		return
+		then = q.park(d, r)
+	} else {
+		then = q.admit(d, r, record, known)
 	}
-	q.admit(d, r, record, known)
+	q.tidy(r.Device)
+	q.mu.Unlock()
+	then()
 }
 
-// admit decides about one reply. The caller holds the lock; admit lets it go.
-func (q *Queue) admit(d *deviceQueue, r *Reply, record requests.Record, known bool) {
-	key := replyKey{r.Claims.UUID, r.Seq}
-	if e := d.entries[key]; e != nil {
+func (q *Queue) record(ctx context.Context, r *Reply) (record requests.Record, known bool, err error) {
+	ctx, cancel := context.WithTimeout(ctx, recordBudget)
+	defer cancel()
+	return q.cfg.Records.Get(ctx, r.Claims)
+}
+
+// admit decides about one reply. The caller holds the lock, and calls then after letting it go.
+func (q *Queue) admit(d *deviceQueue, r *Reply, record requests.Record, known bool) (then func()) {
+	if e := d.find(r.Claims.UUID, r.Seq); e != nil {
 		q.stats.Duplicates++
 		if e.pending { // the duplicate is durable when the first one is
 			e.done = append(e.done, r.Done)
-			q.mu.Unlock()
-			return
+			return func() {}
 		}
-		q.mu.Unlock()
-		r.Done(nil)
-		return
+		return func() { r.Done(nil) }
+	}
+	if now, ok := q.cfg.Records.Cached(r.Claims.UUID); ok { // it may know of a reply that has just left the index
+		record, known = now, true
 	}
 	switch q.verdict(d, r, record, known) {
-	case drop:
-		q.mu.Unlock()
-		r.Done(nil)
+	case dropDuplicate:
+		q.stats.Duplicates++
+		return func() { r.Done(nil) }
+	case dropOverLimit:
+		q.stats.OverLimit++
+		q.cfg.Records.UpdateCached(r.Claims.UUID, func(rec *requests.Record) bool {
+			first := rec.Dropped == 0
+			if first {
+				rec.Dropped = requests.At(r.received)
+			}
+			return first
+		})
+		return func() { r.Done(nil) }
 	case wait:
-		q.park(d, r)
-	case store:
-		q.append(d, key, r)
+		return q.park(d, r)
+	default:
+		return q.append(d, r)
 	}
 }
 
@@ -61,36 +80,36 @@ type verdict int
 
 const (
 	store verdict = iota
-	drop
+	dropDuplicate
+	dropOverLimit
 	wait
 )
 
 // verdict applies the limits of the request, which drop, and of the device, which make wait. Room for one more reply is
 // always left for the final one, so that a talkative device can still end its answer.
 func (q *Queue) verdict(d *deviceQueue, r *Reply, record requests.Record, known bool) verdict {
-	count, bytes, final := q.replies(d, r.Claims.UUID, record, known)
+	count, bytes, final := d.had(r.Claims.UUID, record, known)
+	size := int64(len(r.Body))
 	switch {
 	case final || known && record.HasReply(r.Seq):
-		q.stats.Duplicates++
-		return drop
+		return dropDuplicate
 	case count >= device.MaxRepliesPerRequest,
 		!r.Final && count >= device.MaxRepliesPerRequest-1,
-		bytes+int64(len(r.Body)) > device.MaxReplyBytes:
-		q.stats.OverLimit++
-		return drop
-	case d.count >= q.cfg.MaxReplies, d.bytes+int64(len(r.Body)) > q.cfg.MaxBytes:
+		bytes+size > device.MaxReplyBytes:
+		return dropOverLimit
+	case d.count >= q.cfg.MaxReplies, d.count > 0 && d.bytes+size > q.cfg.MaxBytes:
 		return wait
 	}
 	return store
 }
 
-// replies sums up what a request has had, from its record and from replies whose append is under way.
-func (q *Queue) replies(d *deviceQueue, id device.UUID, record requests.Record, known bool) (count int, bytes int64, final bool) {
+// had sums up what a request has had, from its record and from replies that the record does not know of yet.
+func (d *deviceQueue) had(id device.UUID, record requests.Record, known bool) (count int, bytes int64, final bool) {
 	if known {
 		count, bytes, final = len(record.Seqs), record.Bytes, record.Answered != 0
 	}
-	for key, e := range d.entries {
-		if key.uuid == id && (!known || !record.HasReply(key.seq)) {
+	for _, e := range d.replies[id] {
+		if !known || !record.HasReply(e.seq) {
 			count++
 			bytes += int64(e.size)
 			final = final || e.final
@@ -99,140 +118,87 @@ func (q *Queue) replies(d *deviceQueue, id device.UUID, record requests.Record, 
 	return count, bytes, final
 }
 
-// append writes the reply. The caller holds the lock; append lets it go.
-func (q *Queue) append(d *deviceQueue, key replyKey, r *Reply) {
+// append hands the reply to the stream. The caller holds the lock, so that replies reach the stream in the order in which
+// they were admitted, and calls then after letting it go.
+func (q *Queue) append(d *deviceQueue, r *Reply) (then func()) {
 	e := &entry{
-		mailbox: r.Claims.Mailbox, final: r.Final, size: len(r.Body), at: requests.At(r.received),
+		seq: r.Seq, mailbox: r.Claims.Mailbox, final: r.Final, size: len(r.Body), at: requests.At(r.received),
 		pending: true, done: []func(error){r.Done},
 	}
-	d.add(key, e)
-	q.mu.Unlock()
-	m := &stream.Append{
+	err := q.appender.TryAppend(&stream.Append{
 		Subject: subjectOf(r), Data: r.Body, Key: string(r.Device),
 		Header: nats.Header{
-			"Nats-Msg-Id": {string(r.Device) + "/" + stream.Token(key.uuid[:]) + "/" + strconv.Itoa(key.seq)}, // a repeated append stores nothing
+			// A repeated append stores nothing.
+			"Nats-Msg-Id": {string(r.Device) + "/" + stream.Token(r.Claims.UUID[:]) + "/" + strconv.Itoa(r.Seq)},
 			idHeader:      {string(r.ID)},
 		},
-		Done: func(seq uint64, err error) { q.appended(key, r, e, seq, err) },
+		Done: func(seq uint64, err error) { q.appended(r, e, seq, err) },
+	})
+	switch {
+	case errors.Is(err, stream.ErrFull):
+		return q.park(d, r)
+	case err != nil:
+		return func() { r.Done(err) }
 	}
-	if err := q.appender.TryAppend(m); err != nil {
-		q.appended(key, r, e, 0, err)
-	}
+	d.add(r.Claims.UUID, e)
+	d.inFlight++
+	return func() {}
 }
 
 // appended is called when the append has ended.
-func (q *Queue) appended(key replyKey, r *Reply, e *entry, seq uint64, err error) {
-	if err == nil {
-		q.note(r) // before the reply can be seen as stored: what removes it relies on the record
-	}
+func (q *Queue) appended(r *Reply, e *entry, seq uint64, err error) {
 	q.mu.Lock()
 	d := q.device(r.Device)
-	done := e.done
-	e.pending, e.done = false, nil
-	if err != nil {
-		d.remove(key)
-		r.Gone = nil // it may be stored all the same: only storing it once more tells, whether its connection lives or not
-		q.cfg.Log.Warn("reply not stored, it waits", "device", r.Device, "error", err)
-		// In front: what waits came later, and of several that fail together the last one is told of first.
-		d.parked = slices.Insert(d.parked, 0, r)
-		q.stats.Parked++
-		q.mu.Unlock()
-		if r.Parked != nil {
-			r.Parked()
-		}
-		for _, duplicate := range done[1:] { // the device publishes it again after its connection has ended
-			duplicate(err)
-		}
-		return
+	d.inFlight--
+	var then func()
+	if err == nil {
+		then = q.stored(d, r, e, seq)
+	} else {
+		then = q.failed(d, r, e, err)
 	}
-	q.stats.Stored++
-	e.seq, d.last = seq, max(d.last, seq)
-	d.wake()
+	if len(d.parked) > 0 {
+		q.pokeRoom()
+	}
 	q.tidy(r.Device)
 	q.mu.Unlock()
-	for _, f := range done {
-		f(nil)
-	}
-	if q.cfg.Arrived != nil {
-		q.cfg.Arrived(*r)
-	}
+	then()
 }
 
-// note adds the reply to its request's record.
-func (q *Queue) note(r *Reply) {
-	ctx, cancel := context.WithTimeout(context.Background(), recordBudget)
-	defer cancel()
-	if err := q.cfg.Records.Update(ctx, r.Claims, func(rec *requests.Record) bool {
-		return rec.AddReply(r.Seq, r.size, r.Final, requests.At(r.received))
-	}); err != nil {
-		q.cfg.Log.Warn("reply not noted in its request's record, its removal will", "error", err)
+func (q *Queue) stored(d *deviceQueue, r *Reply, e *entry, seq uint64) (then func()) {
+	q.stats.Stored++
+	e.stored, d.last = seq, max(d.last, seq)
+	note := leaving{r.Device, r.Claims.UUID, *e}
+	if !q.cfg.Records.UpdateCached(r.Claims.UUID, note.addTo) {
+		q.unnoted = append(q.unnoted, note)
 	}
-}
-
-// park lets a reply wait in memory until there is room, unacknowledged. The caller holds the lock; park lets it go.
-func (q *Queue) park(d *deviceQueue, r *Reply) {
-	if len(d.parked) >= maxParked {
-		q.tidy(r.Device)
-		q.mu.Unlock()
-		r.Done(device.Errorf(device.BrokerUnavailable, "the device's queue is full"))
-		return
-	}
-	d.parked = append(d.parked, r)
-	q.stats.Parked++
-	q.mu.Unlock()
-	if r.Parked != nil {
-		r.Parked()
-	}
-}
-
-// retry lets in what waits for room, in order, until one has to wait on.
-func (q *Queue) retry(ctx context.Context, dev device.ID) {
-	for {
-		q.mu.Lock()
-		d := q.devices[dev]
-		if d == nil || len(d.parked) == 0 {
-			q.tidy(dev)
-			q.mu.Unlock()
-			return
+	d.wake()
+	done := e.done
+	e.pending, e.done = false, nil
+	return func() {
+		for _, f := range done {
+			f(nil)
 		}
-		r := d.parked[0]
-		q.mu.Unlock()
-
-		record, known, err := q.cfg.Records.Get(ctx, r.Claims)
-
-		q.mu.Lock()
-		if d = q.devices[dev]; d == nil || len(d.parked) == 0 || d.parked[0] != r {
-			q.mu.Unlock()
-			continue // another retry was faster
+		if q.cfg.Arrived != nil {
+			q.cfg.Arrived(*r)
 		}
-		if gone(r) {
-			d.parked = d.parked[1:]
-			q.mu.Unlock()
-			r.Done(device.Errorf(device.BrokerUnavailable, "the connection has ended"))
-			continue
-		}
-		if err != nil || q.verdictOf(d, r, record, known) == wait {
-			q.mu.Unlock()
-			return
-		}
-		d.parked = d.parked[1:]
-		q.admit(d, r, record, known)
 	}
 }
 
-// verdictOf asks without counting.
-func (q *Queue) verdictOf(d *deviceQueue, r *Reply, record requests.Record, known bool) verdict {
-	before := q.stats
-	v := q.verdict(d, r, record, known)
-	q.stats = before
-	return v
-}
-
-func gone(r *Reply) bool {
-	select {
-	case <-r.Gone: // a nil channel never is
-		return true
-	default:
-		return false
+func (q *Queue) failed(d *deviceQueue, r *Reply, e *entry, err error) (then func()) {
+	if q.quiet.Allow() {
+		q.cfg.Log.Warn("reply not stored, it waits", "device", r.Device, "error", err)
+	}
+	d.remove(r.Claims.UUID, r.Seq)
+	duplicates := e.done[1:]
+	if !stream.NotStored(err) {
+		r.Gone = nil // only storing it once more tells whether it is there, whether its connection lives or not
+	}
+	r.failed = true
+	parked := q.park(d, r)
+	return func() {
+		parked()
+		for _, duplicate := range duplicates { // the device publishes it again after its connection has ended
+			duplicate(err)
+		}
 	}
 }

@@ -4,22 +4,21 @@
 // is removed, in the order of arrival, and that only Acknowledge, age and deletion of the device remove one (I2). A
 // duplicate, told by request and seq, is dropped. Every method is safe for concurrent use.
 //
-// The replies are in a JetStream stream, each under a subject of its own that tells all about it but its body:
-// `q.<device>.<mailbox>.<uuid>.<seq>.<final><size>-<arrival>`. Beside it the queue keeps a small index in memory for
-// quotas, duplicates and states. The index is made from the subjects at start; reading always asks the stream.
+// The replies are in a JetStream stream, each under a subject of its own that tells all about it but its body (names.go).
+// Beside it the queue keeps a small index in memory for quotas, duplicates and states (index.go). The index is made from
+// the subjects at start; reading always asks the stream. An entry of the stream that cannot be read is passed over, and
+// ages out: it must not stand in the way of others.
 package queue
 
 import (
 	"context"
-	"encoding/binary"
 	"fmt"
 	"log/slog"
-	"strconv"
-	"strings"
 	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
+	"golang.org/x/time/rate"
 
 	"signaldevice/broker/requests"
 	"signaldevice/broker/stream"
@@ -29,10 +28,7 @@ import (
 const (
 	streamName = "QUEUE"
 	markStream = "MARKS"
-	sweepEvery = time.Second
-	ageEvery   = time.Minute
-	maxParked  = 64 // replies of one device that wait in memory for room, beside those that failed to be stored
-	duplicates = 2 * time.Minute
+	duplicates = 2 * time.Minute // how long the stream itself knows a repeated append
 	idHeader   = "Request-Id"
 )
 
@@ -40,8 +36,12 @@ const (
 type Records interface {
 	// Get returns the record of a request; ok is false when there is none.
 	Get(ctx context.Context, c device.Claims) (r requests.Record, ok bool, err error)
+	// Cached returns a record that is in memory, and never blocks.
+	Cached(id device.UUID) (r requests.Record, ok bool)
 	// Update adds facts that become durable soon.
 	Update(ctx context.Context, c device.Claims, change func(*requests.Record) bool) error
+	// UpdateCached is Update for a record in memory, and never blocks. ok is false when it is not there.
+	UpdateCached(id device.UUID, change func(*requests.Record) bool) (ok bool)
 	// Flush returns once every fact of these requests is durable.
 	Flush(ctx context.Context, ids []device.UUID) error
 }
@@ -49,7 +49,7 @@ type Records interface {
 // Config limits the queue. The zero value of a limit means its default.
 type Config struct {
 	MaxReplies int           // unread replies of one device; default 1,000
-	MaxBytes   int64         // of those; default 16 MB
+	MaxBytes   int64         // of those, but one always fits; default 16 MB
 	Retention  time.Duration // default 24 h
 	MaxStore   int64         // bytes on disk, all devices; default 8 GiB
 	Engine     *stream.Engine
@@ -79,7 +79,9 @@ type Reply struct {
 	Done func(err error)
 
 	received time.Time
-	size     int // of the body
+	order    uint64 // of arrival, among all replies
+	parked   bool   // it had to wait at least once
+	failed   bool   // its append failed at least once
 }
 
 // Stats counts what happened since the start.
@@ -88,6 +90,8 @@ type Stats struct {
 	Duplicates uint64 // dropped: the same seq, or after the final reply
 	OverLimit  uint64 // dropped: more than one request may have
 	Parked     uint64 // had to wait for room
+	Aged       uint64 // dropped unread: older than the retention
+	Unreadable uint64 // entries of the stream that were passed over, each time
 	Waiting    int    // in the queue now, unread
 }
 
@@ -97,40 +101,19 @@ type Queue struct {
 	life     uint64
 	appender *stream.Appender
 	marks    *stream.Appender
+	room     chan struct{} // poked when a reply that waits may find room
+	quiet    *rate.Limiter // of log lines that come with every reply
 	stop     context.CancelFunc
 	stopped  sync.WaitGroup
 
-	mu      sync.Mutex
-	devices map[device.ID]*deviceQueue
-	due     dueHeap
-	stats   Stats
-}
-
-// deviceQueue is the index of one device's queue.
-type deviceQueue struct {
-	entries map[replyKey]*entry
-	count   int   // unread
-	bytes   int64 // unread
-	parked  []*Reply
-	waiters map[chan struct{}]struct{}
-	last    uint64 // the highest stream sequence that an append of this process had
-}
-
-type replyKey struct {
-	uuid device.UUID
-	seq  int
-}
-
-// entry is one reply of the index.
-type entry struct {
-	mailbox device.Mailbox
-	final   bool
-	size    int
-	seq     uint64 // stream sequence; 0: not known, from before this start or pending
-	at      requests.Millis
-	due     requests.Millis // when its grace ends; 0: unread
-	pending bool            // its append is under way
-	done    []func(error)   // of the reply and of its duplicates that came meanwhile
+	mu          sync.Mutex // held while calling Records.Cached and UpdateCached, never while waiting
+	closed      bool
+	devices     map[device.ID]*deviceQueue
+	parkedBytes int
+	arrivals    uint64
+	due         dueHeap
+	unnoted     []leaving // replies that their records may not know of
+	stats       Stats
 }
 
 // Open creates or finds the streams, reads the index, and starts the sweeper. Close stops it.
@@ -147,7 +130,16 @@ func Open(ctx context.Context, cfg Config) (*Queue, error) {
 	if cfg.MaxStore == 0 {
 		cfg.MaxStore = 8 << 30
 	}
-	q := &Queue{cfg: cfg, devices: map[device.ID]*deviceQueue{}}
+	if cfg.Clock == nil {
+		cfg.Clock = time.Now
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	q := &Queue{
+		cfg: cfg, devices: map[device.ID]*deviceQueue{}, room: make(chan struct{}, 1),
+		quiet: rate.NewLimiter(rate.Every(time.Second), 10),
+	}
 	var err error
 	q.life, err = cfg.Engine.Ensure(ctx, jetstream.StreamConfig{
 		Name: streamName, Subjects: []string{"q.>"}, Storage: jetstream.FileStorage,
@@ -169,26 +161,25 @@ func Open(ctx context.Context, cfg Config) (*Queue, error) {
 		return nil, fmt.Errorf("queue: %w", err)
 	}
 	q.appender, q.marks = cfg.Engine.NewAppender(), cfg.Engine.NewAppender()
-	newest := q.newest()
 	ctx, q.stop = context.WithCancel(context.Background())
-	q.stopped.Go(func() {
-		q.noteNewest(ctx, newest)
-		q.sweepLoop(ctx)
-	})
+	q.stopped.Go(func() { q.sweepLoop(ctx) })
+	q.stopped.Go(func() { q.retryLoop(ctx) })
 	return q, nil
 }
 
-// Close stops the sweeper and the writers. Replies that wait for room are refused.
+// Close stops the sweeper and the writers. Replies that wait, and those that still come, are refused.
 func (q *Queue) Close() {
 	q.stop()
 	q.stopped.Wait()
+	q.mu.Lock()
+	q.closed = true
+	q.mu.Unlock()
 	q.appender.Close()
 	q.marks.Close()
 	var refused []*Reply
 	q.mu.Lock()
 	for _, d := range q.devices {
-		refused = append(refused, d.parked...)
-		d.parked = nil
+		refused = append(refused, q.unpark(d, len(d.parked))...)
 	}
 	q.mu.Unlock()
 	for _, r := range refused {
@@ -207,83 +198,15 @@ func (q *Queue) Stats() Stats {
 	return s
 }
 
-// readIndex makes the index from the subjects, and the graces from their marks.
-func (q *Queue) readIndex(ctx context.Context) error {
-	var bad int
-	err := q.cfg.Engine.Subjects(ctx, streamName, "q.>", func(subject string) {
-		dev, key, e, ok := parseSubject(subject)
-		if !ok {
-			bad++
-			return
-		}
-		q.device(dev).add(key, e)
-	})
-	if err != nil {
-		return err
-	}
-	if bad > 0 {
-		return fmt.Errorf("%d entries of stream %s have subjects of another version", bad, streamName)
-	}
-	return q.readMarks(ctx)
-}
-
-// device returns the index of a device, made when absent. The caller holds the lock.
-func (q *Queue) device(id device.ID) *deviceQueue {
-	d := q.devices[id]
-	if d == nil {
-		d = &deviceQueue{entries: map[replyKey]*entry{}, waiters: map[chan struct{}]struct{}{}}
-		q.devices[id] = d
-	}
-	return d
-}
-
-// tidy forgets a device with nothing left. The caller holds the lock.
-func (q *Queue) tidy(id device.ID) {
-	if d := q.devices[id]; d != nil && len(d.entries) == 0 && len(d.parked) == 0 && len(d.waiters) == 0 {
-		delete(q.devices, id)
-	}
-}
-
-func (d *deviceQueue) add(key replyKey, e *entry) {
-	d.entries[key] = e
-	d.count++
-	d.bytes += int64(e.size)
-}
-
-func (d *deviceQueue) remove(key replyKey) {
-	if e := d.entries[key]; e != nil {
-		d.read(e, 1)
-		delete(d.entries, key)
-	}
-}
-
-// read takes the entry out of the quota, once.
-func (d *deviceQueue) read(e *entry, due requests.Millis) {
-	if e.due == 0 {
-		e.due = due
-		d.count--
-		d.bytes -= int64(e.size)
-	}
-}
-
-func (d *deviceQueue) wake() {
-	for ch := range d.waiters {
-		select {
-		case ch <- struct{}{}:
-		default: // woken already
-		}
-	}
-}
-
 // Unread lists the client's requests at the device that have an unread reply here, and the bytes of those replies.
 func (q *Queue) Unread(dev device.ID, m device.Mailbox) (ids map[device.UUID]bool, bytes int64) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	ids = map[device.UUID]bool{}
-	if d := q.devices[dev]; d != nil {
-		for key, e := range d.entries {
+	for id, replies := range q.devices[dev].all() {
+		for _, e := range replies {
 			if e.mailbox == m && e.due == 0 {
-				ids[key.uuid] = true
+				ids[id] = true
 				bytes += int64(e.size)
 			}
 		}
@@ -291,22 +214,24 @@ func (q *Queue) Unread(dev device.ID, m device.Mailbox) (ids map[device.UUID]boo
 	return ids, bytes
 }
 
-// Complete adds to a copy of a request's record what the queue knows better: replies whose note is not written yet. It
-// reports whether a reply is in the queue now, one in its grace included.
+// Complete adds to a copy of a request's record what the queue knows better: replies whose note is not written yet, and
+// those whose grace is over. It reports whether a reply is in the queue now, one in its grace included.
 func (q *Queue) Complete(rec *requests.Record) (queued bool) {
 	claims, err := rec.ID.Claims()
 	if err != nil {
 		return false
 	}
+	now := requests.At(q.cfg.Clock())
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	d := q.devices[rec.Device]
-	if d == nil {
-		return false
-	}
-	for key, e := range d.entries {
-		if key.uuid == claims.UUID && !e.pending {
-			rec.AddReply(key.seq, e.size, e.final, e.at)
+	for _, e := range q.devices[rec.Device].all()[claims.UUID] {
+		if e.pending {
+			continue
+		}
+		rec.AddReply(e.seq, e.size, e.final, e.at)
+		if e.over(now) {
+			rec.AddRead(e.seq)
+		} else {
 			queued = true
 		}
 	}
@@ -315,79 +240,27 @@ func (q *Queue) Complete(rec *requests.Record) (queued bool) {
 
 // Forget removes everything of a device that was deleted.
 func (q *Queue) Forget(ctx context.Context, dev device.ID) error {
+	q.mu.Lock()
+	var parked []*Reply
+	if d := q.devices[dev]; d != nil {
+		parked = q.unpark(d, len(d.parked))
+	}
+	q.mu.Unlock()
+	for _, r := range parked {
+		r.Done(device.Errorf(device.DeviceNotFound, "the device was deleted"))
+	}
 	if err := q.cfg.Engine.PurgeSubject(ctx, streamName, "q."+string(dev)+".>"); err != nil {
 		return fmt.Errorf("queue: forget: %w", err)
 	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if d := q.devices[dev]; d != nil {
-		for key := range d.entries {
-			d.remove(key)
+	for id, replies := range q.devices[dev].all() {
+		for _, e := range replies {
+			if !e.pending { // else it is stored later, and ages out
+				q.devices[dev].remove(id, e.seq)
+			}
 		}
-		q.tidy(dev)
 	}
+	q.tidy(dev)
 	return nil
-}
-
-// subjectOf is the reply's subject in the stream.
-func subjectOf(r *Reply) string {
-	final := "p"
-	if r.Final {
-		final = "f"
-	}
-	return "q." + string(r.Device) + "." + stream.Token(r.Claims.Mailbox[:]) + "." + stream.Token(r.Claims.UUID[:]) +
-		"." + strconv.Itoa(r.Seq) + "." + final + strconv.Itoa(len(r.Body)) + "-" + strconv.FormatInt(r.received.UnixMilli(), 10)
-}
-
-func parseSubject(subject string) (dev device.ID, key replyKey, e *entry, ok bool) {
-	parts := strings.Split(subject, ".")
-	if len(parts) != 6 || len(parts[5]) < 4 {
-		return "", replyKey{}, nil, false
-	}
-	mailbox, err1 := stream.ParseToken(parts[2])
-	uuid, err2 := stream.ParseToken(parts[3])
-	seq, err3 := strconv.Atoi(parts[4])
-	sizeText, atText, found := strings.Cut(parts[5][1:], "-")
-	size, err4 := strconv.Atoi(sizeText)
-	at, err5 := strconv.ParseInt(atText, 10, 64)
-	for _, err := range []error{err1, err2, err3, err4, err5} {
-		if err != nil {
-			return "", replyKey{}, nil, false
-		}
-	}
-	if !found || len(mailbox) != 16 || len(uuid) != 16 {
-		return "", replyKey{}, nil, false
-	}
-	e = &entry{mailbox: device.Mailbox(mailbox), final: parts[5][0] == 'f', size: size, at: requests.Millis(at)}
-	return device.ID(parts[1]), replyKey{device.UUID(uuid), seq}, e, true
-}
-
-// A position names one reply in one life of the stream: life, device, stream sequence, request and seq.
-const positionLen = 8 + 8 + 8 + 16 + 4
-
-type position struct {
-	seq uint64
-	key replyKey
-}
-
-func (q *Queue) position(dev device.ID, seq uint64, key replyKey) []byte {
-	b := make([]byte, 0, positionLen)
-	b = binary.BigEndian.AppendUint64(b, q.life)
-	b = binary.BigEndian.AppendUint64(b, deviceSum(dev))
-	b = binary.BigEndian.AppendUint64(b, seq)
-	b = append(b, key.uuid[:]...)
-	return binary.BigEndian.AppendUint32(b, uint32(key.seq))
-}
-
-func (q *Queue) parsePosition(dev device.ID, b []byte) (position, error) {
-	if len(b) != positionLen {
-		return position{}, device.Errorf(device.Invalid, "a position is malformed")
-	}
-	if binary.BigEndian.Uint64(b) != q.life {
-		return position{}, device.Errorf(device.Invalid, "a position is of a queue that no longer exists: drain again")
-	}
-	if binary.BigEndian.Uint64(b[8:]) != deviceSum(dev) {
-		return position{}, device.Errorf(device.Invalid, "a position is of another device")
-	}
-	return position{binary.BigEndian.Uint64(b[16:]), replyKey{device.UUID(b[24:40]), int(binary.BigEndian.Uint32(b[40:]))}}, nil
 }

@@ -3,24 +3,20 @@ package queue
 import (
 	"container/heap"
 	"context"
-	"crypto/sha256"
-	"encoding/binary"
-	"strings"
 	"time"
 
 	"signaldevice/broker/requests"
 	"signaldevice/device"
 )
 
-func splitSubject(s string) []string { return strings.Split(s, ".") }
+const (
+	sweepEvery  = time.Second
+	sweepBudget = 10 * time.Second // of removing what is due; the next sweep goes on
+	marksAtOnce = 64
+	ageEvery    = time.Minute
+)
 
-// deviceSum is 64 bits of the device's name, for positions.
-func deviceSum(dev device.ID) uint64 {
-	sum := sha256.Sum256([]byte(dev))
-	return binary.BigEndian.Uint64(sum[:])
-}
-
-// readMarks brings the graces that were running back after a start.
+// readMarks brings the graces that were running back after a start. The caller holds the lock.
 func (q *Queue) readMarks(ctx context.Context) error {
 	for after := uint64(0); ; {
 		ms, more, err := q.cfg.Engine.Last(ctx, markStream, []string{"m.>"}, after, 500)
@@ -29,47 +25,15 @@ func (q *Queue) readMarks(ctx context.Context) error {
 		}
 		for _, m := range ms {
 			after = m.Seq
-			mark, err := decodeMark(m)
-			if err != nil {
-				return err
+			if mark, ok := decodeMark(m); ok {
+				q.apply(mark)
+			} else {
+				q.unreadable(markStream, m.Seq)
 			}
-			q.apply(mark)
 		}
 		if !more || len(ms) == 0 {
 			return nil
 		}
-	}
-}
-
-// newest lists the replies that came in the last seconds before the start. A process that died then may have stored them
-// without noting them in their records.
-func (q *Queue) newest() (replies []Reply) {
-	const unnoted = requests.Millis(10_000) // far longer than a note takes to be written
-	last := requests.Millis(0)
-	for _, d := range q.devices {
-		for _, e := range d.entries {
-			last = max(last, e.at)
-		}
-	}
-	for dev, d := range q.devices {
-		for key, e := range d.entries {
-			if e.at >= last-unnoted {
-				replies = append(replies, Reply{
-					Device: dev, Claims: device.Claims{UUID: key.uuid, Mailbox: e.mailbox}, Seq: key.seq, Final: e.final,
-					size: e.size, received: e.at.Time(),
-				})
-			}
-		}
-	}
-	return replies
-}
-
-func (q *Queue) noteNewest(ctx context.Context, replies []Reply) {
-	for i := range replies {
-		if ctx.Err() != nil {
-			return
-		}
-		q.note(&replies[i])
 	}
 }
 
@@ -79,6 +43,7 @@ func (q *Queue) sweepLoop(ctx context.Context) {
 	defer tick.Stop()
 	aged := q.cfg.Clock()
 	for {
+		q.note(ctx)
 		select {
 		case <-ctx.Done():
 			return
@@ -90,61 +55,113 @@ func (q *Queue) sweepLoop(ctx context.Context) {
 			aged = now
 			q.forgetAged(now)
 		}
-		for _, dev := range q.parkedDevices() {
-			q.retry(ctx, dev)
+	}
+}
+
+// note tells the records of replies that were stored while their records were not in memory, or in the last moments of an
+// earlier process.
+func (q *Queue) note(ctx context.Context) {
+	q.mu.Lock()
+	ls := q.unnoted
+	q.unnoted = nil
+	q.mu.Unlock()
+	for i := range ls {
+		if err := q.noteOne(ctx, &ls[i]); err != nil {
+			q.mu.Lock()
+			q.unnoted = append(ls[i:], q.unnoted...)
+			q.mu.Unlock()
+			return // the next sweep tries again
 		}
 	}
 }
 
+func (q *Queue) noteOne(ctx context.Context, l *leaving) error {
+	ctx, cancel := context.WithTimeout(ctx, recordBudget)
+	defer cancel()
+	return q.cfg.Records.Update(ctx, l.claims(), l.addTo)
+}
+
 // removeDue removes the replies whose grace is over, then their marks: a process that dies in between does both again.
 func (q *Queue) removeDue(ctx context.Context, now time.Time) {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, sweepBudget)
 	defer cancel()
-	for {
-		q.mu.Lock()
-		if len(q.due) == 0 || int64(q.due[0].due) > now.UnixMilli() {
-			q.mu.Unlock()
-			return
+	for ms := q.popDue(now); len(ms) > 0; ms = q.popDue(now) {
+		if q.finish(ctx, now, ms) == nil {
+			continue
 		}
-		m := heap.Pop(&q.due).(mark)
-		q.mu.Unlock()
-		err := q.removeNow(ctx, m.dev, m.positions, true)
-		if err == nil {
-			err = q.cfg.Engine.Delete(ctx, markStream, []uint64{m.seq})
-		}
-		if err != nil {
-			q.cfg.Log.Warn("replies whose grace is over not removed, next sweep tries again", "error", err)
-			q.mu.Lock()
-			heap.Push(&q.due, m)
-			q.mu.Unlock()
-			return
+		for _, m := range ms { // one by one: what fails with one of them must not hold up the others
+			if err := q.finish(ctx, now, []mark{m}); err != nil {
+				q.again(m, now, err)
+			}
 		}
 	}
+}
+
+func (q *Queue) popDue(now time.Time) (ms []mark) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for len(q.due) > 0 && q.due[0].due <= requests.At(now) && len(ms) < marksAtOnce {
+		ms = append(ms, heap.Pop(&q.due).(mark))
+	}
+	return ms
+}
+
+func (q *Queue) finish(ctx context.Context, now time.Time, ms []mark) error {
+	var over []leaving
+	seqs := make([]uint64, len(ms))
+	for i, m := range ms {
+		seqs[i] = m.seq
+		found, err := q.resolve(ctx, m.dev, m.positions)
+		if err != nil {
+			return err
+		}
+		for _, l := range found {
+			if l.due <= requests.At(now) { // else another mark came first, and decides
+				over = append(over, l)
+			}
+		}
+	}
+	if err := q.remove(ctx, over, true); err != nil {
+		return err
+	}
+	return q.cfg.Engine.Delete(ctx, markStream, seqs)
+}
+
+func (q *Queue) again(m mark, now time.Time, err error) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.quiet.Allow() {
+		q.cfg.Log.Warn("replies whose grace is over not removed, trying again", "device", m.dev, "error", err)
+	}
+	m.due = requests.At(now.Add(sweepEvery))
+	heap.Push(&q.due, m)
 }
 
 // forgetAged takes out of the index what the stream has dropped for its age.
 func (q *Queue) forgetAged(now time.Time) {
 	oldest := requests.At(now.Add(-q.cfg.Retention))
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	for dev, d := range q.devices {
-		for key, e := range d.entries {
-			if e.at < oldest && !e.pending {
-				d.remove(key)
-			}
-		}
-		q.tidy(dev)
+	for _, dev := range q.deviceIDs() { // one at a time: the lock is wanted
+		q.forgetAgedOf(dev, oldest)
 	}
 }
 
-func (q *Queue) parkedDevices() []device.ID {
+func (q *Queue) forgetAgedOf(dev device.ID, oldest requests.Millis) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	var devs []device.ID
-	for dev, d := range q.devices {
-		if len(d.parked) > 0 {
-			devs = append(devs, dev)
+	d := q.devices[dev]
+	for id, replies := range d.all() {
+		for _, e := range replies {
+			if e.at >= oldest || e.pending {
+				continue
+			}
+			if e.due == 0 {
+				q.stats.Aged++
+			}
+			d.remove(id, e.seq)
 		}
 	}
-	return devs
+	if d != nil && len(d.parked) > 0 {
+		q.pokeRoom()
+	}
+	q.tidy(dev)
 }

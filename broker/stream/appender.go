@@ -35,6 +35,12 @@ var (
 // errBehind answers a message that waited behind a failed one of the same key.
 var errBehind = errors.New("stream: an earlier message of the same key failed")
 
+// NotStored reports whether a failed append has certainly stored nothing.
+func NotStored(err error) bool {
+	_, refused := errors.AsType[*APIError](err)
+	return refused || errors.Is(err, errBehind) || errors.Is(err, ErrClosed) || errors.Is(err, ErrFull) || errors.Is(err, ErrTooLarge)
+}
+
 // Append is one message on its way into a stream.
 type Append struct {
 	Subject string
@@ -43,8 +49,8 @@ type Append struct {
 	// Key keeps messages in order: when one fails, those of the same key that wait behind it fail too. "": no order.
 	Key string
 	// Done is called once, from the appender's goroutine, when the message is durable or has failed. It must not block.
-	// Messages of one key that fail together are told so last first. One that failed without an APIError may still be
-	// stored: give it a Nats-Msg-Id, or expect a subject sequence, and append it again.
+	// Of messages of one key that fail together the first is told of last. One that failed may still be stored, unless
+	// NotStored says otherwise: give it a Nats-Msg-Id, or expect a subject sequence, and append it again.
 	Done func(seq uint64, err error)
 }
 
@@ -252,11 +258,10 @@ func (a *Appender) oneByOne(batch []*Append) {
 		m := batch[0]
 		batch = batch[1:]
 		seq, err := a.single(m)
-		var refused *APIError
 		switch {
 		case err == nil:
 			m.Done(seq, nil)
-		case errors.As(err, &refused):
+		case NotStored(err):
 			batch = a.fail(m, err, batch)
 		default: // the stream does not answer: the others would only wait in turn for nothing
 			a.failAll(append([]*Append{m}, batch...), err)
@@ -277,8 +282,11 @@ func (a *Appender) fail(m *Append, err error, rest []*Append) []*Append {
 		}
 	}
 	behind = append(behind, a.takeBehind(m.Key)...)
-	for _, o := range slices.Backward(behind) {
-		o.Done(0, errBehind)
+	for len(behind) > 0 {
+		for _, o := range slices.Backward(behind) {
+			o.Done(0, errBehind)
+		}
+		behind = a.takeBehind(m.Key) // it came before its sender was told of a failure
 	}
 	m.Done(0, err)
 	return others
