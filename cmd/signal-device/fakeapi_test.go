@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 
 	"github.com/rogpeppe/go-internal/testscript"
 )
@@ -16,10 +17,12 @@ import (
 const goodToken = "sdt_good"
 
 // fakeAPI answers as the API does for three cameras: taxi-1 answers, taxi-2 is offline, and mute takes commands without
-// answering. Its pages have two items at most, so that every list has several.
+// answering. Its pages have two items at most, so that every list has several. The first call with a command is told
+// that it comes too early where that command is hurry.
 type fakeAPI struct {
 	devices  []deviceJSON
 	requests []string // JSON, the newest first
+	hurried  atomic.Bool
 }
 
 type deviceJSON struct {
@@ -71,6 +74,7 @@ func (f *fakeAPI) handler() http.Handler {
 			answer(w, http.StatusOK, d)
 		}
 	})
+	mux.HandleFunc("POST /v1/devices/{id}/commands", f.send)
 	mux.HandleFunc("GET /v1/requests", f.listRequests)
 	mux.HandleFunc("GET /v1/requests/{id}", f.oneRequest)
 	mux.HandleFunc("DELETE /v1/requests/{id}", f.oneRequest)
@@ -109,6 +113,61 @@ func (f *fakeAPI) device(w http.ResponseWriter, r *http.Request) *deviceJSON {
 		return nil
 	}
 	return &f.devices[i]
+}
+
+// results are what taxi-1 answers to a command: the reply's status, result and error.
+func results(command string) (status, result, fault string) {
+	switch command {
+	case "snapshot":
+		return "ok", `{"content_type":"image/jpeg","data":"/9j/4A=="}`, "null"
+	case "break":
+		return "error", "null", `{"code":"broken","message":"no\u001b[2J"}`
+	case "tell":
+		return "ok", `{"text":"` + strings.Repeat("a", 100) + `"}`, "null"
+	default:
+		return "ok", `{"uptime":1}`, "null"
+	}
+}
+
+func (f *fakeAPI) send(w http.ResponseWriter, r *http.Request) {
+	var body struct {
+		Command string         `json:"command"`
+		Args    map[string]any `json:"args"`
+	}
+	d := f.device(w, r)
+	if d == nil {
+		return
+	}
+	_ = json.NewDecoder(r.Body).Decode(&body) // what is missing is an unknown command
+	id, key, wait := "sdr1_"+d.ID, r.Header.Get("Idempotency-Key"), r.Header.Get("Prefer")
+	if key != "" {
+		id += "_" + key
+	}
+	sent := map[string]any{"request_id": id, "device_id": d.ID, "command": body.Command, "state": "delivered", "sent_at": nil, "reply_by": d.CreatedAt}
+	switch {
+	case !slices.Contains([]string{"ping", "snapshot", "break", "tell", "hurry", "reboot"}, body.Command):
+		refuse(w, http.StatusUnprocessableEntity, "unknown_command", "No such command")
+	case body.Args["level"] != nil:
+		answer(w, http.StatusUnprocessableEntity, map[string]any{"code": "invalid_arguments", "detail": "The arguments break the command's schema",
+			"errors": []map[string]string{{"location": "args.level", "message": "must be at most 100"}}})
+	case body.Command == "hurry" && !f.hurried.Swap(true):
+		w.Header().Set("Retry-After", "1")
+		refuse(w, http.StatusTooManyRequests, "rate_limited", "Too many calls")
+	case !d.Online && body.Command == "reboot":
+		sent["state"] = "held"
+		answer(w, http.StatusAccepted, sent)
+	case !d.Online:
+		refuse(w, http.StatusConflict, "device_offline", "The device is offline")
+	case wait == "" || d.ID == "cccc":
+		answer(w, http.StatusAccepted, sent)
+	case wait != "wait=2": // 1.5 s, rounded up
+		refuse(w, http.StatusUnprocessableEntity, "invalid_request", "header.Prefer: "+wait)
+	default:
+		status, result, fault := results(body.Command)
+		sent["state"] = "answered"
+		sent["replies"] = []json.RawMessage{json.RawMessage(fmt.Sprintf(`{"status":%q,"result":%s,"error":%s,"seq":0,"final":true}`, status, result, fault))}
+		answer(w, http.StatusOK, sent)
+	}
 }
 
 func (f *fakeAPI) listRequests(w http.ResponseWriter, r *http.Request) {

@@ -124,10 +124,16 @@ func usagef(format string, args ...any) error { return usageError{fmt.Errorf(for
 
 func fail(stderr io.Writer, err error) int {
 	fmt.Fprintf(stderr, "signal-device: %v\n", err)
-	if coded, ok := errors.AsType[interface {
-		error
-		exitCode() int
-	}](err); ok {
+	return codeOf(err)
+}
+
+// codeOf returns the exit code that an error asks for.
+func codeOf(err error) int {
+	if err == nil {
+		return exitOK
+	}
+	var coded interface{ exitCode() int }
+	if errors.As(err, &coded) {
 		return coded.exitCode()
 	}
 	return exitFailed
