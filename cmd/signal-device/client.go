@@ -18,7 +18,8 @@ import (
 
 // clientFlags say which API to call, and as whom.
 type clientFlags struct {
-	Server string `help:"Base URL of the API." default:"http://127.0.0.1:8080" placeholder:"URL"`
+	Server string `help:"Base URL of the API, or its name in the file of servers." default:"http://127.0.0.1:8080" placeholder:"NAME|URL"`
+	Config string `help:"File of servers: \"servers: {NAME: {url: URL, token_file: FILE}}\", or token in place of token_file; by default ~/.config/signal-device/servers.yaml, mode 0600." placeholder:"FILE"`
 	Token  string `help:"Bearer token, as token create printed it. Better given as an environment variable than on the command line." placeholder:"TOKEN"`
 }
 
@@ -34,16 +35,16 @@ type apiClient struct {
 	token string
 }
 
-// connect checks the flags; it makes no call.
-func (f clientFlags) connect() (*apiClient, error) {
-	if f.Token == "" {
-		return nil, usagef("a token is needed: --token TOKEN or SIGNAL_DEVICE_TOKEN")
+// connect finds out where to call, and as whom; it makes no call.
+func (f clientFlags) connect(env *environment) (*apiClient, error) {
+	server, token, err := f.resolve(env.log)
+	if err != nil {
+		return nil, err
 	}
-	base, err := url.Parse(f.Server)
-	if err != nil || base.Host == "" || (base.Scheme != "http" && base.Scheme != "https") {
-		return nil, usagef("--server must be a URL such as http://127.0.0.1:8080")
+	if token == "" {
+		return nil, usagef("a token is needed: --token TOKEN or SIGNAL_DEVICE_TOKEN, or one in the file of servers")
 	}
-	return &apiClient{base: strings.TrimSuffix(f.Server, "/"), token: f.Token}, nil
+	return &apiClient{base: strings.TrimSuffix(server, "/"), token: token}, nil
 }
 
 // call makes one call and decodes a good answer into out. What the API refuses is an *apiError.

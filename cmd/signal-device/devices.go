@@ -40,7 +40,7 @@ Examples:
 
 // Run prints the list.
 func (c *devicesListCommand) Run(ctx context.Context, env *environment) error {
-	api, err := c.connect()
+	api, err := c.connect(env)
 	if err != nil {
 		return err
 	}
@@ -75,7 +75,7 @@ Example:
 
 // Run prints the device.
 func (c *devicesShowCommand) Run(ctx context.Context, env *environment) error {
-	api, err := c.connect()
+	api, err := c.connect(env)
 	if err != nil {
 		return err
 	}

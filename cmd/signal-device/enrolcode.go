@@ -25,7 +25,7 @@ Example:
 
 // Run asks the API for a code and prints it.
 func (c *enrolCodeCommand) Run(ctx context.Context, env *environment) error {
-	api, err := c.connect()
+	api, err := c.connect(env)
 	if err != nil {
 		return err
 	}

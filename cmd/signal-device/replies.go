@@ -27,7 +27,7 @@ Example:
 
 // Run polls once and prints the answer.
 func (c *repliesCommand) Run(ctx context.Context, env *environment) error {
-	api, err := c.connect()
+	api, err := c.connect(env)
 	if err != nil {
 		return err
 	}

@@ -44,7 +44,7 @@ func (c *requestsListCommand) Validate() error {
 
 // Run prints the list.
 func (c *requestsListCommand) Run(ctx context.Context, env *environment) error {
-	api, err := c.connect()
+	api, err := c.connect(env)
 	if err != nil {
 		return err
 	}
@@ -102,7 +102,7 @@ func (c *requestsCancelCommand) Run(ctx context.Context, env *environment) error
 
 // callRequest makes a call that is answered with one request, and prints it.
 func callRequest(ctx context.Context, env *environment, flags clientFlags, method, id string, asJSON bool) error {
-	api, err := flags.connect()
+	api, err := flags.connect(env)
 	if err != nil {
 		return err
 	}

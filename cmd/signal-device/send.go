@@ -90,7 +90,7 @@ func isObject(text string) bool {
 
 // Run sends the command and prints what came of it.
 func (c *sendCommand) Run(ctx context.Context, env *environment) error {
-	api, err := c.connect()
+	api, err := c.connect(env)
 	if err != nil {
 		return err
 	}
