@@ -6,12 +6,14 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"os"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"signaldevice/access"
+	"signaldevice/audit"
 	"signaldevice/brokerlink"
 	"signaldevice/cache"
 	"signaldevice/catalogue"
@@ -43,6 +45,7 @@ type APIOptions struct {
 	Rate         float64       // calls a second of one client; 0: no limit
 	Burst        int           // calls of one client at once
 	Pprof        bool          // serve profiles on the admin listener
+	Audit        string        // file that changes are audited in; "-": standard error; "": none
 
 	Log *slog.Logger
 
@@ -105,10 +108,14 @@ func (a *App) startAPI(ctx context.Context, o APIOptions, b BrokerAccess) (*api,
 		Observer:   measured,
 		Log:        a.log,
 	})
+	service, err := a.audited(o.Audit, dispatcher)
+	if err != nil {
+		return nil, err
+	}
 	edge, err := httpapi.New(httpapi.Config{
 		Rate:         o.Rate,
 		Burst:        o.Burst,
-		Service:      dispatcher,
+		Service:      service,
 		Authenticate: files.authenticate,
 		Commands:     files.commands.Commands,
 		Metrics:      measured,
@@ -123,11 +130,30 @@ func (a *App) startAPI(ctx context.Context, o APIOptions, b BrokerAccess) (*api,
 		return nil
 	})
 	return &api{
-		service: dispatcher,
+		service: service,
 		handler: counted(metrics, edge),
 		metrics: metrics,
 		drain:   dispatcher.Close,
 	}, nil
+}
+
+// audited puts the audit log around a service, where there is one.
+func (a *App) audited(path string, service dispatch.Service) (dispatch.Service, error) {
+	var log *audit.Log
+	switch path {
+	case "":
+		return service, nil
+	case "-":
+		log = audit.NewLog(os.Stderr)
+	default:
+		var err error
+		if log, err = audit.Open(path); err != nil {
+			return nil, err
+		}
+		a.onStop("audit log", func(context.Context) error { return log.Close() })
+		a.reloads = append(a.reloads, log.Reopen)
+	}
+	return audit.New(audit.Config{Service: service, Log: log, Errors: a.log}), nil
 }
 
 // openDoors begins to take calls.

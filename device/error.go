@@ -38,6 +38,7 @@ const (
 	CacheUnavailable   Kind = "cache_unavailable"  // the cache was not reached, nothing happened
 	Unavailable        Kind = "unavailable"        // neither broker nor cache can tell the truth
 	CacheFull          Kind = "cache_full"         // nothing was stored
+	AuditUnavailable   Kind = "audit_unavailable"  // the call could not be audited, so it was not made
 	OutcomeUnknown     Kind = "outcome_unknown"    // it may or may not have happened; safe to repeat as the text says
 )
 

@@ -11,6 +11,7 @@ import (
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 
+	"signaldevice/audit"
 	"signaldevice/device"
 	"signaldevice/dispatch"
 )
@@ -34,6 +35,11 @@ func newAnswer(rw http.ResponseWriter, degraded func() []dispatch.Outage) *answe
 	h.Set("Cache-Control", "no-store")
 	h.Set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
 	return w
+}
+
+// origin tells where the call came from. role is "" for a caller without one.
+func (w *answer) origin(r *http.Request, role string) audit.Origin {
+	return audit.Origin{Role: role, Address: r.RemoteAddr, HTTPRequest: w.id}
 }
 
 // WriteHeader sends the header. Only then does it ask what is degraded, because a call may have waited for a minute.

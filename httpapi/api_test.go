@@ -244,7 +244,7 @@ func TestAPI_TranslatesEveryKindOfError(t *testing.T) {
 		device.PayloadTooLarge: 413, device.IdempotencyReused: 409, device.RequestNotFound: 404,
 		device.AlreadyDelivered: 409, device.TooManyUnread: 429, device.RateLimited: 429,
 		device.BrokerUnavailable: 503, device.CacheUnavailable: 503, device.Unavailable: 503, device.CacheFull: 503,
-		device.OutcomeUnknown: 503, kindNotFound: 404, kindMethodNotAllowed: 405, kindMediaType: 415, kindTimeout: 408,
+		device.AuditUnavailable: 503, device.OutcomeUnknown: 503, kindNotFound: 404, kindMethodNotAllowed: 405, kindMediaType: 415, kindTimeout: 408,
 	}
 	h := newHarness(t)
 	for _, kind := range kinds(t) {

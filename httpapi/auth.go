@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"strings"
 
+	"signaldevice/audit"
 	"signaldevice/device"
 )
 
@@ -19,7 +20,7 @@ func (a *API) authenticated(h func(w *answer, r *http.Request, who Identity) err
 		if err := a.clients.take(string(who.Client), a.cfg.Clock()); err != nil {
 			return err
 		}
-		return h(w, r, who)
+		return h(w, r.WithContext(audit.WithOrigin(r.Context(), w.origin(r, who.Role))), who)
 	}
 }
 

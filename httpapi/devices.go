@@ -7,6 +7,7 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"signaldevice/audit"
 	"signaldevice/device"
 	"signaldevice/dispatch"
 )
@@ -107,7 +108,7 @@ func (a *API) enrolDevice(w *answer, r *http.Request) error {
 	if err := f.err(); err != nil {
 		return err
 	}
-	reg, err := a.cfg.Service.Enrol(r.Context(), in)
+	reg, err := a.cfg.Service.Enrol(audit.WithOrigin(r.Context(), w.origin(r, "")), in)
 	if err != nil {
 		return err
 	}

@@ -168,6 +168,8 @@ func classify(k device.Kind) (status int, title string) {
 		return 503, "The cache is full; nothing happened"
 	case device.Unavailable:
 		return 503, "Neither the broker nor the cache can be reached"
+	case device.AuditUnavailable:
+		return 503, "The audit log cannot be written; nothing happened"
 	case device.OutcomeUnknown:
 		return 503, "It may or may not have happened"
 	default:

@@ -19,6 +19,7 @@ type apiFlags struct {
 	ReplyGrace   time.Duration `help:"How long a reply that was read can be read again by its request id; 0 not at all." default:"30s" group:"API"`
 	Rate         float64       `help:"Calls a second that one client may make; 0 for no limit." default:"50" group:"API"`
 	Burst        int           `help:"Calls that one client may make at once." default:"100" group:"API"`
+	Audit        string        `help:"Audit every change in this file, as JSON lines, before it is made; opened again on SIGHUP. - is standard error." placeholder:"FILE" group:"API"`
 	Pprof        bool          `help:"Serve profiles of the process on the admin listener." group:"API"`
 }
 
@@ -34,6 +35,7 @@ func (f apiFlags) options() app.APIOptions {
 		ReplyGrace:   f.ReplyGrace,
 		Rate:         f.Rate,
 		Burst:        f.Burst,
+		Audit:        f.Audit,
 		Pprof:        f.Pprof,
 	}
 }
