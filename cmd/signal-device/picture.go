@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 )
 
@@ -28,8 +29,8 @@ func pictureOf(result json.RawMessage) (picture, bool) {
 
 // picture returns the image of the replies, the last one where there are several.
 func (s sentCommand) picture() (picture, error) {
-	for i := len(s.replies) - 1; i >= 0; i-- {
-		if p, ok := pictureOf(s.replies[i].Result); ok {
+	for _, reply := range slices.Backward(s.replies) {
+		if p, ok := pictureOf(reply.Result); ok {
 			return p, nil
 		}
 	}

@@ -78,8 +78,7 @@ func (s sender) sendInTurn(ctx context.Context, device deviceInfo, key string) o
 			return result
 		}
 		sent, err := s.send(ctx, device.ID, key)
-		var refused *apiError
-		if errors.As(err, &refused) && refused.Code == "rate_limited" && turn < maxTurns {
+		if refused, ok := errors.AsType[*apiError](err); ok && refused.Code == "rate_limited" && turn < maxTurns {
 			refused.pause(ctx)
 			continue
 		}
@@ -120,8 +119,7 @@ type outcome struct {
 
 func (o *outcome) fail(err error) {
 	o.State, o.Error, o.code = "failed", err.Error(), exitFailed
-	var refused *apiError
-	if errors.As(err, &refused) {
+	if refused, ok := errors.AsType[*apiError](err); ok {
 		o.State, o.code = refused.Code, refused.exitCode()
 	}
 	o.detail = strings.ReplaceAll(o.Error, "\n ", ";")
