@@ -177,12 +177,12 @@ func (q *Queue) markRead(ctx context.Context, dev device.ID, ls []leaving, after
 	return nil
 }
 
-// apply puts a mark into the index: the first one of a reply counts. The caller holds the lock.
+// apply puts a mark into the index. The caller holds the lock.
 func (q *Queue) apply(m mark) {
 	d := q.devices[m.dev]
 	for _, p := range m.positions {
 		if e := d.find(p.id, p.reply); e != nil {
-			d.read(e, m.due)
+			d.read(e, m)
 		}
 	}
 	heap.Push(&q.due, m)

@@ -2,8 +2,10 @@ package queue_test
 
 import (
 	"context"
+	"flag"
 	"fmt"
 	"log/slog"
+	"os"
 	"sync"
 	"testing"
 	"time"
@@ -16,7 +18,21 @@ import (
 	"signaldevice/device"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if dir := os.Getenv(childDir); dir != "" {
+		fmt.Fprintln(os.Stderr, runChild(dir))
+		os.Exit(1) // it only ends by itself when it fails
+	}
+	flag.Parse()
+	if f := flag.Lookup("rapid.checks"); f.Value.String() == f.DefValue {
+		_ = f.Value.Set("20") // each opens a store and closes it several times
+	}
+	goleak.VerifyTestMain(m)
+}
+
+func testContext() (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.Background(), time.Minute)
+}
 
 const (
 	patience = 5 * time.Second
@@ -47,13 +63,17 @@ type shed struct {
 	queue   *queue.Queue
 	arrived chan queue.Reply
 
-	mu    sync.Mutex
-	ahead time.Duration
+	mu     sync.Mutex
+	frozen time.Time // zero: the clock runs
+	ahead  time.Duration
 }
 
 func (s *shed) now() time.Time {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if !s.frozen.IsZero() {
+		return s.frozen.Add(s.ahead)
+	}
 	return time.Now().Add(s.ahead)
 }
 
@@ -204,7 +224,9 @@ func (s *shed) record(id device.RequestID) requests.Record {
 
 func (s *shed) until(what string, is func() bool) {
 	s.t.Helper()
-	for deadline := time.Now().Add(patience); !is(); {
+	tick := time.NewTicker(2 * time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(patience); !is(); <-tick.C {
 		if time.Now().After(deadline) {
 			s.t.Fatalf("it did not come true that %s", what)
 		}

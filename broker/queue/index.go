@@ -29,6 +29,7 @@ type entry struct {
 	at      requests.Millis // its arrival
 	stored  uint64          // stream sequence; 0: not known, from before this start or pending
 	due     requests.Millis // when its grace ends; 0: unread
+	mark    uint64          // stream sequence of the mark that says so
 	pending bool            // its append is under way
 	done    []func(error)   // of the reply and of its duplicates that came meanwhile
 }
@@ -137,7 +138,7 @@ func (d *deviceQueue) remove(id device.UUID, seq int) {
 	if e == nil {
 		return
 	}
-	d.read(e, 1)
+	d.read(e, mark{due: 1})
 	if group := slices.DeleteFunc(slices.Clone(d.replies[id]), func(o *entry) bool { return o == e }); len(group) > 0 {
 		d.replies[id] = group
 	} else {
@@ -145,12 +146,14 @@ func (d *deviceQueue) remove(id device.UUID, seq int) {
 	}
 }
 
-// read takes the entry out of the quota, once.
-func (d *deviceQueue) read(e *entry, due requests.Millis) {
+// read takes the entry out of the quota. Of several marks the first in their stream counts, as it will after a restart.
+func (d *deviceQueue) read(e *entry, m mark) {
 	if e.due == 0 {
-		e.due = due
 		d.count--
 		d.bytes -= int64(e.size)
+	}
+	if e.due == 0 || m.seq < e.mark {
+		e.due, e.mark = m.due, m.seq
 	}
 }
 
