@@ -1,8 +1,8 @@
 // Command signal-device sends commands to cameras and brings their replies back: the API, the message broker behind it,
 // both in one process, a demonstration, and the tools around them. Each file holds one subcommand: flags in, app out.
 //
-// It exits with 0 when all went well, 1 when something failed and 2 when the command line is wrong; the subcommands that
-// call the API tell apart 3, it was refused, 4, the device is offline, and 5, no answer came.
+// It exits with 0 when all went well, 1 when something failed and 2 when the command line is wrong; what calls the API
+// exits with 3 when that refused the call, and send with 4 when the device is offline and 5 when no answer came in time.
 package main
 
 import (
@@ -46,7 +46,7 @@ type commandLine struct {
 	Devices  devicesCommand  `cmd:"" group:"use" help:"List cameras, or show one."`
 	Requests requestsCommand `cmd:"" group:"use" help:"List what was sent, show what became of it, or cancel it."`
 
-	Send    sendCommand    `cmd:"" group:"use" help:"Send a command to a camera."`
+	Send    sendCommand    `cmd:"" group:"use" help:"Send a command to a camera, or to many."`
 	Replies repliesCommand `cmd:"" group:"use" help:"Read the replies of a camera."`
 	Camera  cameraCommand  `cmd:"" group:"use" help:"Be a camera: simulated, with real MQTT."`
 
@@ -58,7 +58,7 @@ const description = `Send commands to cameras and read their replies.
 
 Every option may also be an environment variable: --ready-file is SIGNAL_DEVICE_READY_FILE.
 It exits with 0 when all went well, 1 when something failed and 2 when the command line is wrong. What calls the API
-also exits with 3 when that refused the call, 4 when the device is offline and 5 when no answer came in time.`
+also exits with 3 when that refused the call; send with 4 when the device is offline and 5 when no answer came in time.`
 
 func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
 
