@@ -22,8 +22,9 @@ const (
 // errorDomain marks the broker's own errors among gRPC's.
 const errorDomain = "signal-device"
 
-// translate turns a gRPC status into a device.Error. The broker's own answers carry their kind; what comes from the
-// transport is told apart by whether the call can have reached the broker.
+// translate turns a gRPC status into a device.Error. The broker's own answers carry their kind, Unauthenticated and
+// Forbidden for a certificate that it does not accept; what comes from the transport is told apart by whether the call
+// can have reached the broker.
 func translate(err error, e effect) error {
 	if err == nil {
 		return nil
@@ -33,9 +34,6 @@ func translate(err error, e effect) error {
 		return device.Wrap(device.BrokerUnavailable, err, "the broker was not reached")
 	}
 	if own := ownError(s); own != nil {
-		if own.Kind == device.Unauthenticated || own.Kind == device.Forbidden {
-			return notAccepted(err) // this service was refused, not its caller
-		}
 		return own
 	}
 	switch s.Code() {
@@ -51,14 +49,10 @@ func translate(err error, e effect) error {
 		}
 		return device.Wrap(device.BrokerUnavailable, err, "the broker did not answer")
 	case codes.Unauthenticated, codes.PermissionDenied:
-		return notAccepted(err)
+		return device.Wrap(device.Unauthenticated, err, "the broker does not accept the client certificate")
 	default:
 		return device.Wrap(device.Internal, err, "the broker failed")
 	}
-}
-
-func notAccepted(err error) error {
-	return device.Wrap(device.BrokerUnavailable, err, "the broker does not accept this service's certificate")
 }
 
 func outcomeUnknown(err error) error {

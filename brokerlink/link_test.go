@@ -203,7 +203,7 @@ func TestLink_WrongCertificate(t *testing.T) {
 	defer stop(t, other)
 	mixed := cfg
 	mixed.CertFile, mixed.KeyFile = foreign.CertFile, foreign.KeyFile
-	if err := calls["requests"](t.Context(), dial(t, mixed)); !device.Is(err, device.BrokerUnavailable) || !strings.Contains(err.Error(), "certificate") {
+	if err := calls["requests"](t.Context(), dial(t, mixed)); !device.Is(err, device.Unauthenticated) || !strings.Contains(err.Error(), "certificate") {
 		t.Errorf("a client certificate of another broker: %v", err)
 	}
 	mixed = cfg

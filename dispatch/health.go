@@ -139,7 +139,7 @@ func (d *dependency) tell(ctx context.Context, a *allowance, op func(context.Con
 		return device.Errorf(d.down, "the %s did not answer in time", d.name)
 	}
 	slow := time.AfterFunc(slowCall, d.suspect)
-	err := a.spend(ctx, op)
+	err := d.own(a.spend(ctx, op))
 	slow.Stop()
 	switch {
 	case ctx.Err() != nil: // the caller left, which says nothing of the dependency
@@ -150,6 +150,16 @@ func (d *dependency) tell(ctx context.Context, a *allowance, op func(context.Con
 	}
 	if errors.Is(err, context.DeadlineExceeded) && device.KindOf(err) == device.Internal {
 		return device.Wrap(device.OutcomeUnknown, err, "the "+d.name+" did not answer in time")
+	}
+	return err
+}
+
+// own turns a refusal of this service itself, whose certificate or password is not accepted, into an outage: the caller
+// has done nothing wrong.
+func (d *dependency) own(err error) error {
+	switch device.KindOf(err) {
+	case device.Unauthenticated, device.Forbidden:
+		return device.Wrap(d.down, err, "the "+d.name+" does not accept this service")
 	}
 	return err
 }

@@ -234,3 +234,18 @@ func TestLog_HoldsNoBodies(t *testing.T) {
 		t.Error("the cause of a failure is in no log line")
 	}
 }
+
+// A broker that refuses this service's own certificate is an outage for its callers, not their fault.
+func TestSend_BrokerThatRefusesThisService(t *testing.T) {
+	for _, kind := range []device.Kind{device.Unauthenticated, device.Forbidden} {
+		synctest.Test(t, func(t *testing.T) {
+			s := newSystem(true, nil)
+			s.start(t)
+			synctest.Wait()
+			s.broker.always(fault{before: device.Errorf(kind, "the certificate is not accepted")}, "device")
+			if _, err := s.Device(t.Context(), alice, cam); !device.Is(err, device.BrokerUnavailable) {
+				t.Errorf("%s of the broker became %v", kind, err)
+			}
+		})
+	}
+}
