@@ -133,7 +133,7 @@ func (b *Broker) openStore(ctx context.Context) (err error) {
 		return err
 	}
 	b.onClose(b.engine.Close)
-	if b.presence, err = presence.Open(ctx, b.engine, b.cfg.Log); err != nil {
+	if b.presence, err = presence.Open(ctx, presence.Config{Engine: b.engine, Clock: b.cfg.Clock, Log: b.cfg.Log}); err != nil {
 		return err
 	}
 	b.onClose(b.presence.Close)
@@ -320,7 +320,8 @@ func (b *Broker) registryChanged(c registry.Change) {
 	go func() { // the registry waits for this function
 		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 		defer cancel()
-		err := errors.Join(b.queue.Forget(ctx, c.Device), b.delivery.Forget(ctx, c.Device), b.presence.Forget(ctx, c.Device))
+		b.presence.Forget(c.Device)
+		err := errors.Join(b.queue.Forget(ctx, c.Device), b.delivery.Forget(ctx, c.Device))
 		if err != nil {
 			b.cfg.Log.Warn("what a deleted device left behind is not all removed, it ages out", "device", c.Device, "error", err)
 		}

@@ -20,29 +20,50 @@ import (
 	"signaldevice/device"
 )
 
-const streamName = "PRESENCE"
+const (
+	streamName  = "PRESENCE"
+	writeAtOnce = 1000
+	writeAgain  = time.Second     // after a failure
+	closeBudget = 2 * time.Second // of writing what is left
+)
+
+// Config wires a Book.
+type Config struct {
+	Engine *stream.Engine
+	Clock  func() time.Time // default time.Now
+	Log    *slog.Logger
+}
 
 // Book holds the presence of every device that ever connected.
 type Book struct {
-	engine   *stream.Engine
+	cfg      Config
 	appender *stream.Appender
-	log      *slog.Logger
-	writing  sync.WaitGroup
+	changed  chan struct{} // poked when something is dirty
+	stop     chan struct{}
+	stopped  chan struct{}
 
 	mu     sync.RWMutex
 	of     map[device.ID]device.Presence
 	online int
 	seen   map[device.ID]func() time.Time // of the devices online: the last packet
+	dirty  map[device.ID]struct{}         // to be written, or removed where it is no longer in of
 }
 
 type stored struct {
+	Online   bool      `json:"online,omitempty"`
 	Since    time.Time `json:"since"`
 	LastSeen time.Time `json:"last_seen"`
 }
 
-// Open creates or finds the stream and reads it. Every device is offline until it connects.
-func Open(ctx context.Context, e *stream.Engine, log *slog.Logger) (*Book, error) {
-	_, err := e.Ensure(ctx, jetstream.StreamConfig{
+// Open creates or finds the stream and reads it. Every device is offline until it connects. Close ends it.
+func Open(ctx context.Context, cfg Config) (*Book, error) {
+	if cfg.Clock == nil {
+		cfg.Clock = time.Now
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	_, err := cfg.Engine.Ensure(ctx, jetstream.StreamConfig{
 		Name: streamName, Subjects: []string{"p.>"}, Storage: jetstream.FileStorage,
 		MaxMsgsPerSubject: 1, MaxBytes: 256 << 20, Discard: jetstream.DiscardOld, AllowDirect: true, AllowAtomicPublish: true,
 	})
@@ -50,52 +71,65 @@ func Open(ctx context.Context, e *stream.Engine, log *slog.Logger) (*Book, error
 		return nil, fmt.Errorf("presence: %w", err)
 	}
 	b := &Book{
-		engine: e, appender: e.NewAppender(), log: log,
-		of: map[device.ID]device.Presence{}, seen: map[device.ID]func() time.Time{},
+		cfg: cfg, changed: make(chan struct{}, 1), stop: make(chan struct{}), stopped: make(chan struct{}),
+		of: map[device.ID]device.Presence{}, seen: map[device.ID]func() time.Time{}, dirty: map[device.ID]struct{}{},
 	}
+	if err := b.read(ctx); err != nil {
+		return nil, fmt.Errorf("presence: %w", err)
+	}
+	b.appender = cfg.Engine.NewAppender()
+	go b.writeLoop()
+	return b, nil
+}
+
+func (b *Book) read(ctx context.Context) error {
+	now := b.cfg.Clock()
 	for after := uint64(0); ; {
-		ms, more, err := e.Last(ctx, streamName, []string{"p.>"}, after, 500)
+		ms, more, err := b.cfg.Engine.Last(ctx, streamName, []string{"p.>"}, after, 500)
 		if err != nil {
-			b.appender.Close()
-			return nil, fmt.Errorf("presence: %w", err)
+			return err
 		}
 		for _, m := range ms {
 			after = m.Seq
 			var s stored
 			if err := json.Unmarshal(m.Data, &s); err != nil {
-				log.Warn("presence entry not readable", "subject", m.Subject, "error", err)
+				b.cfg.Log.Warn("presence entry not readable", "subject", m.Subject, "error", err)
 				continue
 			}
-			// It was connected when the process ended, or it had gone before: either way it is not here now.
+			if s.Online { // when the process ended, nobody noted when
+				s.Since = now
+			}
 			b.of[device.ID(strings.TrimPrefix(m.Subject, "p."))] = device.Presence{Since: s.Since, LastSeen: s.LastSeen}
 		}
 		if !more || len(ms) == 0 {
-			return b, nil
+			return nil
 		}
 	}
 }
 
-// Close waits until what was noted is written. Nothing may be noted any more.
+// Close writes what was noted, within 2 s. Nothing may be noted any more.
 func (b *Book) Close() {
-	b.writing.Wait()
+	close(b.stop)
+	<-b.stopped
 	b.appender.Close()
 }
 
-// Came notes that the device is connected since a moment. seen tells when its last packet came.
+// Came notes that the device is connected since a moment. seen tells when its last packet came; it must not block.
 func (b *Book) Came(id device.ID, since time.Time, seen func() time.Time) {
 	b.mu.Lock()
+	defer b.mu.Unlock()
 	if !b.of[id].Online {
 		b.online++
 	}
 	b.of[id] = device.Presence{Online: true, Since: since, LastSeen: since}
 	b.seen[id] = seen
-	b.mu.Unlock()
-	b.write(id, stored{since, since})
+	b.touch(id)
 }
 
 // Went notes that the device is no longer connected.
 func (b *Book) Went(id device.ID, at time.Time) {
 	b.mu.Lock()
+	defer b.mu.Unlock()
 	p := b.of[id]
 	if p.Online {
 		b.online--
@@ -106,8 +140,7 @@ func (b *Book) Went(id device.ID, at time.Time) {
 	}
 	b.of[id] = p
 	delete(b.seen, id)
-	b.mu.Unlock()
-	b.write(id, stored{p.Since, p.LastSeen})
+	b.touch(id)
 }
 
 // Of returns the device's presence now.
@@ -128,32 +161,124 @@ func (b *Book) Online() int {
 	return b.online
 }
 
-// Forget removes a device that was deleted.
-func (b *Book) Forget(ctx context.Context, id device.ID) error {
+// Forget removes a device that was deleted. What is stored of it goes soon.
+func (b *Book) Forget(id device.ID) {
 	b.mu.Lock()
+	defer b.mu.Unlock()
 	if b.of[id].Online {
 		b.online--
 	}
 	delete(b.of, id)
 	delete(b.seen, id)
-	b.mu.Unlock()
-	return b.engine.PurgeSubject(ctx, streamName, "p."+string(id))
+	b.touch(id)
 }
 
-// write keeps the change, without anybody waiting for it.
-func (b *Book) write(id device.ID, s stored) {
-	body, err := json.Marshal(s)
-	if err != nil {
-		return // two times cannot fail
+// touch has the device's presence written soon, without anybody waiting for it. The caller holds the lock.
+func (b *Book) touch(id device.ID) {
+	b.dirty[id] = struct{}{}
+	select {
+	case b.changed <- struct{}{}:
+	default:
 	}
-	b.writing.Add(1)
-	m := &stream.Append{Subject: "p." + string(id), Data: body, Key: string(id), Done: func(_ uint64, err error) {
-		defer b.writing.Done()
-		if err != nil {
-			b.log.Warn("presence not written", "device", id, "error", err)
+}
+
+// writeLoop is the only writer, so that what is stored of a device last is what was noted last.
+func (b *Book) writeLoop() {
+	defer close(b.stopped)
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	for {
+		var again <-chan time.Time
+		if err := b.writeSome(ctx); err != nil {
+			b.cfg.Log.Warn("presence not written, trying again", "error", err)
+			again = time.After(writeAgain)
+		} else if b.unwritten() {
+			continue
 		}
-	}}
-	if err := b.appender.TryAppend(m); err != nil {
-		m.Done(0, err)
+		changed := b.changed
+		if again != nil {
+			changed = nil
+		}
+		select {
+		case <-changed:
+		case <-again:
+		case <-b.stop:
+			b.writeRest()
+			return
+		}
+	}
+}
+
+func (b *Book) writeRest() {
+	ctx, cancel := context.WithTimeout(context.Background(), closeBudget)
+	defer cancel()
+	for b.unwritten() {
+		if err := b.writeSome(ctx); err != nil {
+			b.cfg.Log.Warn("presence not written at stop", "error", err)
+			return
+		}
+	}
+}
+
+func (b *Book) unwritten() bool {
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	return len(b.dirty) > 0
+}
+
+// writeSome writes some of what is dirty and waits for it. What fails is dirty again.
+func (b *Book) writeSome(ctx context.Context) error {
+	writes := b.takeDirty()
+	results := make(chan error, len(writes))
+	for id, p := range writes {
+		b.writeOne(ctx, id, p, func(err error) {
+			if err != nil {
+				b.mu.Lock()
+				b.dirty[id] = struct{}{}
+				b.mu.Unlock()
+			}
+			results <- err
+		})
+	}
+	var failed error
+	for range writes {
+		if err := <-results; err != nil {
+			failed = err
+		}
+	}
+	return failed
+}
+
+// takeDirty returns the presence of some devices as it is now, nil for those that were forgotten.
+func (b *Book) takeDirty() map[device.ID]*device.Presence {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	writes := map[device.ID]*device.Presence{}
+	for id := range b.dirty {
+		if len(writes) == writeAtOnce {
+			break
+		}
+		delete(b.dirty, id)
+		if p, ok := b.of[id]; ok {
+			writes[id] = &p
+		} else {
+			writes[id] = nil
+		}
+	}
+	return writes
+}
+
+func (b *Book) writeOne(ctx context.Context, id device.ID, p *device.Presence, done func(error)) {
+	subject := "p." + string(id)
+	if p == nil {
+		done(b.cfg.Engine.PurgeSubject(ctx, streamName, subject))
+		return
+	}
+	body, err := json.Marshal(stored{p.Online, p.Since, p.LastSeen})
+	if err == nil {
+		err = b.appender.TryAppend(&stream.Append{Subject: subject, Data: body, Done: func(_ uint64, err error) { done(err) }})
+	}
+	if err != nil {
+		done(err)
 	}
 }
