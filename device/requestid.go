@@ -146,7 +146,11 @@ func NewKeyRing(keys ...Key) (*KeyRing, error) {
 		}
 		seen[k.ID] = true
 	}
-	return &KeyRing{keys: append([]Key(nil), keys...)}, nil
+	ring := &KeyRing{keys: make([]Key, len(keys))}
+	for i, k := range keys {
+		ring.keys[i] = Key{k.ID, bytes.Clone(k.Secret)}
+	}
+	return ring, nil
 }
 
 // Mint returns a new request id for a command of the mailbox's client to the device, at the given time of the broker.

@@ -159,6 +159,34 @@ func TestKeyRing_Rotation(t *testing.T) {
 	}
 }
 
+// A ring does not change with the slices that it was made of.
+func TestKeyRing_IsItsOwn(t *testing.T) {
+	keys := []Key{NewKey(1)}
+	ring, err := NewKeyRing(keys...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	id := ring.Mint(now, alice, "cam-1", later)
+	keys[0].Secret[0]++
+	if _, err := ring.Verify(id, "cam-1"); err != nil {
+		t.Error(err)
+	}
+}
+
+// Times outside what 48 bits of milliseconds hold do not break the token.
+func TestRequestID_TimesAtTheirLimits(t *testing.T) {
+	ring := newRing(t, 255)
+	for name, tt := range map[string]struct{ at, want int64 }{
+		"the first moment": {0, 0}, "before it": {-1, 0}, "the last one": {1<<48 - 1, 1<<48 - 1},
+	} {
+		id := ring.Mint(time.UnixMilli(tt.at), alice, "cam-1", time.UnixMilli(tt.at))
+		c, err := ring.Verify(id, "cam-1")
+		if err != nil || c.ReplyBy.UnixMilli() != tt.want || c.UUID.Time().UnixMilli() != tt.want {
+			t.Errorf("%s: %v, %v, %v", name, c.ReplyBy, c.UUID.Time(), err)
+		}
+	}
+}
+
 func TestNewKeyRing_Refused(t *testing.T) {
 	secret := func(n int) []byte { return bytes.Repeat([]byte{1}, n) }
 	tests := map[string]struct {

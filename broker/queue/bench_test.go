@@ -14,7 +14,7 @@ import (
 // BenchmarkPut stores final replies of 1 KB with fsync; each of the devices waits for its PUBACK before the next one.
 func BenchmarkPut(b *testing.B) {
 	body := strings.Repeat("x", 1024)
-	for _, devices := range []int{1, 16, 256} {
+	for _, devices := range []int{1, 10, 50, 1000} {
 		b.Run(fmt.Sprintf("devices=%d", devices), func(b *testing.B) {
 			s := newShed(b, func(c *queue.Config) { c.MaxReplies, c.MaxBytes = 1<<30, 1<<40 })
 			ids := requestMany("cam", devices, b.N)
@@ -36,7 +36,7 @@ func BenchmarkPut(b *testing.B) {
 // BenchmarkDrainAcknowledge reads and removes replies of 1 KB of one device, beside a backlog of others.
 func BenchmarkDrainAcknowledge(b *testing.B) {
 	for _, replies := range []int{1, 40} {
-		for _, backlog := range []int{0, 10_000} {
+		for _, backlog := range []int{0, 40_000} {
 			b.Run(fmt.Sprintf("replies=%d/backlog=%d", replies, backlog), func(b *testing.B) {
 				s := newShed(b, nil)
 				s.fill(64, backlog/64)

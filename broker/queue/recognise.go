@@ -95,7 +95,7 @@ func (e *envelope) take(field string, value jsontext.Value, status *string, fina
 	var err error
 	switch field {
 	case "request_id":
-		e.hasID = true
+		e.hasID = value.Kind() != 'n' // null is as good as absent
 		err = json.Unmarshal(value, &e.id)
 	case "status":
 		err = json.Unmarshal(value, status)

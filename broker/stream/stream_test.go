@@ -12,12 +12,9 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
-	"go.uber.org/goleak"
 
 	"signaldevice/broker/stream"
 )
-
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 const name = "TEST"
 
@@ -140,6 +137,148 @@ func TestAppender_OneRefusedMessageInABatch(t *testing.T) {
 	}
 	if len(failed) == 0 || failed[len(failed)-1] != 30 { // the last of a key is told of first
 		t.Errorf("failed in the order %v", failed)
+	}
+}
+
+// A message that the stream takes no part of fails alone, wherever it stands in its batch.
+func TestAppender_OversizedMessageInABatch(t *testing.T) {
+	for _, culprit := range []int{0, 17, 29} {
+		t.Run(strconv.Itoa(culprit), func(t *testing.T) {
+			e := open(t, t.TempDir())
+			defer e.Close()
+			if _, err := e.Ensure(t.Context(), jetstream.StreamConfig{
+				Name: name, Subjects: []string{"t.>"}, Storage: jetstream.FileStorage, AllowDirect: true, AllowAtomicPublish: true, MaxMsgSize: 1000,
+			}); err != nil {
+				t.Fatal(err)
+			}
+			a := e.NewAppender()
+			defer a.Close()
+			busy := block(t, a)
+			done := make(chan outcome, 30)
+			for i := range 30 {
+				size := 100
+				if i == culprit {
+					size = 2000
+				}
+				if err := a.TryAppend(&stream.Append{Subject: fmt.Sprint("t.", i), Data: make([]byte, size), Done: func(seq uint64, err error) {
+					done <- outcome{i, seq, err}
+				}}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			busy()
+			for range 30 {
+				if o := <-done; (o.err != nil) != (o.i == culprit) || o.err != nil && !stream.NotStored(o.err) {
+					t.Errorf("message %d: %v", o.i, o.err)
+				}
+			}
+			if got := len(subjects(t, e)); got != 30 { // and the one that kept the appender busy
+				t.Errorf("%d stored", got)
+			}
+		})
+	}
+}
+
+// block keeps the appender busy with one message until it is let go, so that what comes meanwhile is one batch.
+func block(t *testing.T, a *stream.Appender) (letGo func()) {
+	t.Helper()
+	here, gone := make(chan struct{}), make(chan struct{})
+	if err := a.TryAppend(&stream.Append{Subject: "t.busy", Done: func(uint64, error) { close(here); <-gone }}); err != nil {
+		t.Fatal(err)
+	}
+	<-here
+	return func() { close(gone) }
+}
+
+// A message that comes while those before it fail fails too, before the first of them is told: nothing overtakes.
+func TestAppender_NothingOvertakesWhatFails(t *testing.T) {
+	e := newEngine(t)
+	a := newAppender(t, e)
+	busy := block(t, a)
+	told := make(chan string, 10)
+	message := func(name string, then func()) *stream.Append {
+		return &stream.Append{Subject: "t." + name, Key: "one", Done: func(_ uint64, err error) {
+			if err == nil || !stream.NotStored(err) {
+				t.Errorf("%s: %v", name, err)
+			}
+			then()
+			told <- name
+		}}
+	}
+	try := func(m *stream.Append) {
+		if err := a.TryAppend(m); err != nil {
+			t.Error(err)
+		}
+	}
+	first := message("first", func() {})
+	first.Header = nats.Header{"Nats-Expected-Last-Subject-Sequence": {"9"}}
+	try(first)
+	try(message("second", func() {}))
+	try(message("third", func() { try(message("fourth", func() {})) }))
+	busy()
+	for _, want := range []string{"third", "second", "fourth", "first"} {
+		if got := <-told; got != want {
+			t.Errorf("told of the %s one, want the %s", got, want)
+		}
+	}
+	if _, err := a.Do(t.Context(), stream.Append{Subject: "t.after", Key: "one"}); err != nil {
+		t.Error(err)
+	}
+	if got := fmt.Sprint(subjects(t, e)); got != "[t.busy t.after]" {
+		t.Errorf("stored %s", got)
+	}
+}
+
+// A repeated append, whose first answer was lost, stores nothing and is told the place of the first: alone and in a batch.
+func TestAppender_RepeatedMessageID(t *testing.T) {
+	e := newEngine(t)
+	a := newAppender(t, e)
+	for round := range 2 {
+		busy := block(t, a)
+		done := make(chan outcome, 20)
+		for i := range 20 {
+			if err := a.TryAppend(&stream.Append{
+				Subject: fmt.Sprint("t.", i), Header: nats.Header{"Nats-Msg-Id": {strconv.Itoa(i)}}, Key: "one",
+				Done: func(seq uint64, err error) { done <- outcome{i, seq, err} },
+			}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		busy()
+		for i := range 20 {
+			if o := <-done; o.err != nil || o.i != i || o.seq != uint64(i+2) {
+				t.Errorf("round %d: %+v", round, o)
+			}
+		}
+	}
+	if n, err := e.Count(t.Context(), name); err != nil || n != 22 {
+		t.Errorf("%d stored, %v", n, err)
+	}
+}
+
+func TestAppender_FullTakesNoMore(t *testing.T) {
+	e := newEngine(t)
+	a := newAppender(t, e)
+	busy := block(t, a)
+	var wg sync.WaitGroup
+	for range 8192 {
+		wg.Add(1)
+		if err := a.TryAppend(&stream.Append{Subject: "t.x", Done: func(uint64, error) { wg.Done() }}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := a.TryAppend(&stream.Append{Subject: "t.x"}); !errors.Is(err, stream.ErrFull) {
+		t.Errorf("error %v", err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := a.Do(ctx, stream.Append{Subject: "t.x"}); !errors.Is(err, context.Canceled) {
+		t.Errorf("waited for room: %v", err)
+	}
+	busy()
+	wg.Wait()
+	if _, err := a.Do(t.Context(), stream.Append{Subject: "t.x"}); err != nil {
+		t.Error(err)
 	}
 }
 
@@ -321,6 +460,43 @@ func TestDelete(t *testing.T) {
 		if s[:4] != "t.1." {
 			t.Fatalf("%s is left", s)
 		}
+	}
+}
+
+// Many callers delete at once: the server drops its whole queue of requests when they are too many.
+func TestDelete_ManyCallers(t *testing.T) {
+	e := newEngine(t)
+	fill(t, e, 6000)
+	var wg sync.WaitGroup
+	for c := range 30 {
+		wg.Go(func() {
+			seqs := make([]uint64, 400)
+			for i := range seqs {
+				seqs[i] = uint64(1 + (c*200+i)%6000) // each twice
+			}
+			if err := e.Delete(t.Context(), name, seqs); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	if n, err := e.Count(t.Context(), name); err != nil || n != 0 {
+		t.Errorf("%d are left, %v", n, err)
+	}
+}
+
+func TestOldest(t *testing.T) {
+	e := newEngine(t)
+	if ms, err := e.Oldest(t.Context(), name, 5); err != nil || len(ms) != 0 {
+		t.Errorf("%d of none, %v", len(ms), err)
+	}
+	fill(t, e, 10)
+	if err := e.Delete(t.Context(), name, []uint64{1, 3}); err != nil {
+		t.Fatal(err)
+	}
+	ms, err := e.Oldest(t.Context(), name, 2)
+	if err != nil || len(ms) != 2 || ms[0].Seq != 2 || ms[1].Seq != 4 {
+		t.Errorf("%v, %v", ms, err)
 	}
 }
 
