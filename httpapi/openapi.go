@@ -80,10 +80,13 @@ func commandSchema(c device.Command, ref string) (*yaml.Node, error) {
 	if err != nil {
 		return nil, err
 	}
-	rebase(args, ref+"/properties/args")
 	needed := array(text("command"))
 	if required := member(args, "required"); required != nil && len(required.Content) > 0 {
 		needed.Content = append(needed.Content, text("args"))
+		rebase(args, ref+"/properties/args")
+	} else {
+		rebase(args, ref+"/properties/args/anyOf/0")
+		args = object(pair{"anyOf", array(args, object(pair{"type", text("null")}))}) // null means none
 	}
 	return object(
 		pair{"type", text("object")},
