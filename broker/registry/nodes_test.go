@@ -172,9 +172,17 @@ func sameOnBoth(t *testing.T, a, b *Registry) {
 	if la, lb := list(a), list(b); !slices.Equal(la, lb) {
 		t.Errorf("the nodes differ:\n%v\n%v", la, lb)
 	}
-	if len(a.table.certs) != len(b.table.certs) || len(a.table.names) != len(a.table.devices) {
-		t.Errorf("%d and %d certificates, %d names of %d devices", len(a.table.certs), len(b.table.certs), len(a.table.names), len(a.table.devices))
+	certsA, namesA, devicesA := sizes(a)
+	if certsB, _, _ := sizes(b); certsA != certsB || namesA != devicesA {
+		t.Errorf("%d and %d certificates, %d names of %d devices", certsA, certsB, namesA, devicesA)
 	}
+}
+
+// sizes counts what a node's memory holds, which its follower may be reading anew.
+func sizes(r *Registry) (certs, names, devices int) {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return len(r.table.certs), len(r.table.names), len(r.table.devices)
 }
 
 // recorder gathers changes.
