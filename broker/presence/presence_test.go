@@ -1,7 +1,6 @@
 package presence_test
 
 import (
-	"context"
 	"fmt"
 	"testing"
 	"time"
@@ -123,9 +122,10 @@ func TestBook_StreamDoesNotAnswer(t *testing.T) {
 	b.Came("cam-1", t0, at(t0))
 	b.Went("cam-1", t0.Add(time.Minute))
 	until(t, func() bool { return e.Failing() > 0 })
-	if _, err := e.Ensure(context.Background(), s.CachedInfo().Config); err != nil {
-		t.Fatal(err)
-	}
+	until(t, func() bool {
+		_, err := e.Ensure(t.Context(), s.CachedInfo().Config)
+		return err == nil
+	})
 	until(t, func() bool { return e.Failing() == 0 })
 	b.Close()
 	e.Close()

@@ -9,13 +9,15 @@ import (
 	"signaldevice/device"
 )
 
+const maxPage = 1000
+
 // Drain says what to read.
 type Drain struct {
 	Device   device.ID
 	Mailbox  device.Mailbox       // zero: everyone's
 	Requests map[device.UUID]bool // replies in their grace are shown for these only
 	After    []byte               // a position; nil: from the beginning
-	Limit    int                  // 1 to 1,000
+	Limit    int                  // 1 to 1,000; one that is outside is brought inside
 	Wait     time.Duration        // for the first reply
 }
 
@@ -41,6 +43,7 @@ type Drained struct {
 // Drain reads replies in the order of arrival and removes nothing. With Wait it returns as soon as there is one to
 // show. It reads at most about 8 MB; More tells that there is more.
 func (q *Queue) Drain(ctx context.Context, in Drain) (Page, error) {
+	in.Limit = min(max(in.Limit, 1), maxPage)
 	after := uint64(0)
 	if len(in.After) > 0 {
 		p, err := q.parsePosition(in.Device, in.After)

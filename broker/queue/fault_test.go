@@ -140,9 +140,10 @@ func TestPut_StreamDoesNotAnswer(t *testing.T) {
 		default:
 		}
 	}
-	if _, err := s.engine.Ensure(t.Context(), info.CachedInfo().Config); err != nil {
-		t.Fatal(err)
-	}
+	s.until("the stream is there again", func() bool {
+		_, err := s.engine.Ensure(t.Context(), info.CachedInfo().Config)
+		return err == nil
+	})
 	for _, done := range dones {
 		s.wait(done)
 	}

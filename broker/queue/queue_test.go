@@ -63,6 +63,11 @@ func TestDrain_ByClientByCursorByPage(t *testing.T) {
 	if err != nil || bodies(page.Replies) != "[4 5]" || page.More {
 		t.Errorf("the last page: %s, more %v, %v", bodies(page.Replies), page.More, err)
 	}
+	for limit, want := range map[int]int{-1: 1, 0: 1, 1001: 6} {
+		if page, err := s.queue.Drain(t.Context(), queue.Drain{Device: cam, Limit: limit}); err != nil || len(page.Replies) != want {
+			t.Errorf("limit %d: %d replies, %v", limit, len(page.Replies), err)
+		}
+	}
 }
 
 // The server reads at most 1,024 subjects at once; a queue may be longer.

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"maps"
+	"math"
 	"slices"
 	"strconv"
 	"sync"
@@ -174,11 +175,11 @@ func (a *Appender) run() {
 	for {
 		select {
 		case <-a.closing:
-			a.failAll(a.take(nil, maxWaiting), ErrClosed)
+			a.failAll(a.take(nil, maxWaiting, math.MaxInt), ErrClosed)
 			return
 		default:
 		}
-		if batch = a.take(batch[:0], maxBatch); len(batch) > 0 {
+		if batch = a.take(batch[:0], maxBatch, maxBatchBytes); len(batch) > 0 {
 			a.write(batch)
 			clear(batch) // let go of the bodies
 			continue
@@ -190,13 +191,14 @@ func (a *Appender) run() {
 	}
 }
 
-// take moves what waits into the batch. It never waits for more: a lone message goes at once.
-func (a *Appender) take(batch []*Append, most int) []*Append {
+// take moves what waits into the batch, until it has so many messages or bytes. It never waits for more: a lone message
+// goes at once.
+func (a *Appender) take(batch []*Append, most, bytes int) []*Append {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	size := 0
 	for _, m := range a.waiting {
-		if len(batch) == most || size >= maxBatchBytes && most == maxBatch {
+		if len(batch) == most || size >= bytes {
 			break
 		}
 		batch = append(batch, m)
