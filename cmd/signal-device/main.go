@@ -49,6 +49,7 @@ type commandLine struct {
 	Send    sendCommand    `cmd:"" group:"use" help:"Send a command to a camera, or to many."`
 	Replies repliesCommand `cmd:"" group:"use" help:"Read the replies of a camera."`
 	Camera  cameraCommand  `cmd:"" group:"use" help:"Be a camera: simulated, with real MQTT."`
+	Bench   benchCommand   `cmd:"" group:"use" help:"Measure whole exchanges on this machine."`
 
 	OpenAPI openAPICommand `cmd:"" name:"openapi" group:"about" help:"Print the description of the HTTP API."`
 	Version versionCommand `cmd:"" group:"about" help:"Print which build this is."`
