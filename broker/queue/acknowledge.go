@@ -59,7 +59,7 @@ func (q *Queue) resolve(ctx context.Context, dev device.ID, ps []position) (foun
 	for _, p := range ps {
 		if e := q.devices[dev].find(p.id, p.reply); e != nil && (e.stored == 0 || e.stored == p.stored) {
 			l := leaving{dev, p.id, *e}
-			l.stored = p.stored
+			l.stored, l.pending, l.done = p.stored, false, nil // it was drained, so it is there
 			found = append(found, l)
 		} else {
 			unknown = append(unknown, p)

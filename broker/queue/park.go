@@ -29,7 +29,7 @@ func (q *Queue) park(d *deviceQueue, r *Reply) (then func()) {
 	// One that failed came before those that wait already.
 	i, _ := slices.BinarySearchFunc(d.parked, r, func(a, b *Reply) int { return cmp.Compare(a.order, b.order) })
 	d.parked = slices.Insert(d.parked, i, r)
-	q.parkedBytes += len(r.Body)
+	q.countParked(r, 1)
 	if r.parked {
 		return func() {}
 	}
@@ -47,9 +47,14 @@ func (q *Queue) unpark(d *deviceQueue, n int) []*Reply {
 	out := slices.Clone(d.parked[:n])
 	d.parked = slices.Delete(d.parked, 0, n)
 	for _, r := range out {
-		q.parkedBytes -= len(r.Body)
+		q.countParked(r, -1)
 	}
 	return out
+}
+
+func (q *Queue) countParked(r *Reply, n int) {
+	q.parked += n
+	q.parkedBytes += n * len(r.Body)
 }
 
 // letGo takes out the replies whose connection has ended.
@@ -58,7 +63,7 @@ func (q *Queue) letGo(d *deviceQueue) (gone []*Reply) {
 		select {
 		case <-r.Gone: // a nil channel never is
 			gone = append(gone, r)
-			q.parkedBytes -= len(r.Body)
+			q.countParked(r, -1)
 			return true
 		default:
 			return false
@@ -95,7 +100,7 @@ func (q *Queue) retryLoop(ctx context.Context) {
 func (q *Queue) parkedDevices() (devs []device.ID) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if q.parkedBytes == 0 {
+	if q.parked == 0 {
 		return nil
 	}
 	for dev, d := range q.devices {

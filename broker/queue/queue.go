@@ -109,7 +109,8 @@ type Queue struct {
 	mu          sync.Mutex // held while calling Records.Cached and UpdateCached, never while waiting
 	closed      bool
 	devices     map[device.ID]*deviceQueue
-	parkedBytes int
+	parked      int // replies that wait for room, of all devices
+	parkedBytes int // of those
 	arrivals    uint64
 	due         dueHeap
 	unnoted     []leaving // replies that their records may not know of

@@ -3,6 +3,7 @@ package queue
 import (
 	"container/heap"
 	"context"
+	"slices"
 	"time"
 
 	"signaldevice/broker/requests"
@@ -53,13 +54,13 @@ func (q *Queue) sweepLoop(ctx context.Context) {
 		q.removeDue(ctx, now)
 		if now.Sub(aged) >= ageEvery {
 			aged = now
-			q.forgetAged(now)
+			q.forgetAged(ctx, now)
 		}
 	}
 }
 
-// note tells the records of replies that were stored while their records were not in memory, or in the last moments of an
-// earlier process.
+// note tells the records of replies that were stored while their records were not in memory or in the last moments of an
+// earlier process, and of those that have aged out.
 func (q *Queue) note(ctx context.Context) {
 	q.mu.Lock()
 	ls := q.unnoted
@@ -68,9 +69,9 @@ func (q *Queue) note(ctx context.Context) {
 	for i := range ls {
 		if err := q.noteOne(ctx, &ls[i]); err != nil {
 			q.mu.Lock()
-			q.unnoted = append(ls[i:], q.unnoted...)
+			q.unnoted = slices.Concat(q.unnoted, ls[i+1:], ls[i:i+1]) // it must not hold up the others
 			q.mu.Unlock()
-			return // the next sweep tries again
+			return // the next sweep goes on
 		}
 	}
 }
@@ -137,31 +138,66 @@ func (q *Queue) again(m mark, now time.Time, err error) {
 	heap.Push(&q.due, m)
 }
 
-// forgetAged takes out of the index what the stream has dropped for its age.
-func (q *Queue) forgetAged(now time.Time) {
+// forgetAged takes out of the index what the stream has dropped for its age. The stream alone knows: it counts from the
+// moment of storing, which may be long after the arrival.
+func (q *Queue) forgetAged(ctx context.Context, now time.Time) {
+	ctx, cancel := context.WithTimeout(ctx, sweepBudget)
+	defer cancel()
 	oldest := requests.At(now.Add(-q.cfg.Retention))
 	for _, dev := range q.deviceIDs() { // one at a time: the lock is wanted
-		q.forgetAgedOf(dev, oldest)
+		aged := q.aged(dev, oldest)
+		if len(aged) == 0 {
+			continue
+		}
+		err := q.cfg.Engine.Subjects(ctx, streamName, "q."+string(dev)+".>", func(subject string) {
+			if _, id, e, ok := parseSubject(subject); ok {
+				delete(aged, replyKey{id, e.seq})
+			}
+		})
+		if err != nil {
+			q.cfg.Log.Warn("aged replies not looked for, trying again", "error", err)
+			return
+		}
+		q.forgetAll(dev, aged)
 	}
 }
 
-func (q *Queue) forgetAgedOf(dev device.ID, oldest requests.Millis) {
+// replyKey tells a reply from the others of its device.
+type replyKey struct {
+	id  device.UUID
+	seq int
+}
+
+// aged returns what may have been dropped: whatever arrived before the moment.
+func (q *Queue) aged(dev device.ID, oldest requests.Millis) map[replyKey]*entry {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	found := map[replyKey]*entry{}
+	for id, replies := range q.devices[dev].all() {
+		for _, e := range replies {
+			if e.at < oldest && !e.pending {
+				found[replyKey{id, e.seq}] = e
+			}
+		}
+	}
+	return found
+}
+
+// forgetAll takes out of the index what is gone from the stream. Its records are told: perhaps nobody read it.
+func (q *Queue) forgetAll(dev device.ID, gone map[replyKey]*entry) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	d := q.devices[dev]
-	for id, replies := range d.all() {
-		for _, e := range replies {
-			if e.at >= oldest || e.pending {
-				continue
-			}
-			if e.due == 0 {
-				q.stats.Aged++
-			}
-			d.remove(id, e.seq)
+	for key, e := range gone {
+		if d.find(key.id, key.seq) != e {
+			continue // removed meanwhile
 		}
-	}
-	if d != nil && len(d.parked) > 0 {
-		q.pokeRoom()
+		if e.due == 0 {
+			q.stats.Aged++
+		}
+		q.unnoted = append(q.unnoted, leaving{dev, key.id, *e})
+		d.remove(key.id, key.seq)
 	}
 	q.tidy(dev)
+	q.pokeRoom()
 }

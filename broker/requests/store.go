@@ -219,7 +219,7 @@ func (s *Store) UpdateNow(ctx context.Context, c device.Claims, change func(*Rec
 	return changed, err
 }
 
-// Flush returns once every fact of these requests is durable.
+// Flush returns once every fact of these requests is durable. A record that was dropped has none.
 func (s *Store) Flush(ctx context.Context, ids []device.UUID) error {
 	var pending []chan error
 	s.mu.Lock()
@@ -231,7 +231,7 @@ func (s *Store) Flush(ctx context.Context, ids []device.UUID) error {
 	}
 	s.mu.Unlock()
 	for _, done := range pending {
-		if err := receive(ctx, done); err != nil {
+		if err := receive(ctx, done); err != nil && !errors.Is(err, errGone) {
 			return err
 		}
 	}
