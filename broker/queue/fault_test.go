@@ -126,10 +126,16 @@ func TestPut_StreamDoesNotAnswer(t *testing.T) {
 	}
 	const n = 60
 	ids := []device.RequestID{s.request(cam, alice), s.request("cam-2", alice)}
+	gone := make(chan struct{}) // whether their connection lives or not: they may be stored, only trying again tells
+	close(gone)
 	var dones []<-chan error
 	for i := range n {
 		for d, dev := range []device.ID{cam, "cam-2"} {
-			dones = append(dones, s.offer(reply(dev, ids[d], i, i == n-1, strconv.Itoa(i))))
+			r := reply(dev, ids[d], i, i == n-1, strconv.Itoa(i))
+			if i == 0 {
+				r.Gone = gone
+			}
+			dones = append(dones, s.offer(r))
 		}
 	}
 	s.until("they wait", func() bool { return s.queue.Stats().Parked == 2*n })
@@ -492,5 +498,23 @@ func TestPut_StreamIsFull(t *testing.T) {
 	s.wait(kept)
 	if len(s.all("cam-2")) != 0 || len(s.all("cam-3")) != 1 {
 		t.Error("the wrong one is stored")
+	}
+}
+
+// unwritable records take facts, and cannot make them durable.
+type unwritable struct{ *requests.Store }
+
+func (unwritable) Flush(context.Context, []device.UUID) error { return errors.New("disk") }
+
+// I5, I8: no reply leaves the queue before its request's record durably knows of it.
+func TestAcknowledge_RecordIsDurableFirst(t *testing.T) {
+	s := newShed(t, func(c *queue.Config) { c.Records = unwritable{c.Records.(*requests.Store)} })
+	s.put(cam, s.request(cam, alice), "x")
+	rs := s.all(cam)
+	if err := s.queue.Acknowledge(t.Context(), cam, [][]byte{rs[0].Position}, 0); err == nil {
+		t.Error("removed")
+	}
+	if got := bodies(s.all(cam)); got != "[x]" {
+		t.Errorf("left: %s", got)
 	}
 }

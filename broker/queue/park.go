@@ -57,7 +57,7 @@ func (q *Queue) countParked(r *Reply, n int) {
 	q.parkedBytes += n * len(r.Body)
 }
 
-// letGo takes out the replies whose connection has ended.
+// letGo takes out the replies whose connection has ended. The caller holds the lock.
 func (q *Queue) letGo(d *deviceQueue) (gone []*Reply) {
 	d.parked = slices.DeleteFunc(d.parked, func(r *Reply) bool {
 		select {
