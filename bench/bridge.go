@@ -62,7 +62,7 @@ func (s *system) startBridge(ctx context.Context, cfg Config, dir string) error 
 	if err := writeJSON(path, file); err != nil {
 		return err
 	}
-	at, err := s.startOwn(cfg.Binary, "bridge", dir, "bench", "bridge", path)
+	at, err := s.startOwn(cfg.Binary, "bridge", dir, "bench", "--bridge", path)
 	if err != nil {
 		return err
 	}

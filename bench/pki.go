@@ -34,10 +34,10 @@ func newAuthority() (*authority, error) {
 	if err != nil {
 		return nil, err
 	}
-	template := template("bench CA")
-	template.IsCA, template.BasicConstraintsValid = true, true
-	template.KeyUsage = x509.KeyUsageCertSign
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	ca := unsigned("bench CA")
+	ca.IsCA, ca.BasicConstraintsValid = true, true
+	ca.KeyUsage = x509.KeyUsageCertSign
+	der, err := x509.CreateCertificate(rand.Reader, ca, ca, key.Public(), key)
 	if err != nil {
 		return nil, err
 	}
@@ -62,7 +62,7 @@ func sign(name string, issuer *x509.Certificate, issuerKey *ecdsa.PrivateKey) (c
 	if err != nil {
 		return certificate{}, err
 	}
-	leaf := template(name)
+	leaf := unsigned(name)
 	leaf.KeyUsage = x509.KeyUsageDigitalSignature
 	leaf.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth}
 	leaf.IPAddresses = []net.IP{net.IPv4(127, 0, 0, 1)}
@@ -80,7 +80,7 @@ func sign(name string, issuer *x509.Certificate, issuerKey *ecdsa.PrivateKey) (c
 	return certificate{cert: toPEM("CERTIFICATE", der), key: toPEM("PRIVATE KEY", keyDER)}, nil
 }
 
-func template(name string) *x509.Certificate {
+func unsigned(name string) *x509.Certificate {
 	now := time.Now()
 	return &x509.Certificate{ // a serial number is made for it
 		Subject:   pkix.Name{CommonName: name},

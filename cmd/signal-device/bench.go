@@ -15,11 +15,6 @@ import (
 )
 
 type benchCommand struct {
-	Run    benchRunCommand    `cmd:"" default:"withargs" help:"Measure (what bench alone does)."`
-	Bridge benchBridgeCommand `cmd:"" hidden:"" help:"Be the bridge that --against bridge measures."`
-}
-
-type benchRunCommand struct {
 	Cameras  int           `help:"Cameras that are connected and take commands in turn." default:"100" group:"Load"`
 	Rate     float64       `help:"Exchanges a second: each is a command, and the poll for its reply." default:"100" group:"Load"`
 	Duration time.Duration `help:"How long each round is." default:"30s" group:"Load"`
@@ -47,25 +42,34 @@ type benchRunCommand struct {
 
 	Idle int `help:"Connect so many idle cameras first, and look at the memory of our processes." default:"0" group:"Memory"`
 
-	JSON string `name:"json" help:"Write the report here as JSON." placeholder:"FILE" group:"Report"`
+	JSON     string `name:"json" help:"Write the report here as JSON." placeholder:"FILE" group:"Report"`
+	HTML     string `name:"html" help:"Write the report here as one page with charts." placeholder:"FILE" group:"Report"`
+	Markdown string `help:"Write the report here as Markdown." placeholder:"FILE" group:"Report"`
+
+	// How the bench starts the bridge, as a process of its own.
+	Bridge    string `hidden:"" help:"Be the bridge that this file of the bench describes."`
+	ReadyFile string `hidden:"" help:"Tell here where the bridge listens."`
 }
 
 // Help tells what the figures mean, and shows examples.
-func (benchRunCommand) Help() string {
+func (benchCommand) Help() string {
 	return `Broker, API and Redis are started as processes of their own on this machine, and stopped again. Exchanges begin when
 the schedule says, however slow the system is, and their latency counts from that moment. Figures depend on the machine:
 compare what was measured in one run.
 
 Examples:
   signal-device bench
-  signal-device bench --redis start --against floor,bridge --json bench.json
+  signal-device bench --redis start --against floor,bridge --html bench.html
   signal-device bench --find-limit --p99 50ms
   signal-device bench --idle 1000 --duration 5s
   signal-device bench --server http://127.0.0.1:8080 --token "$TOKEN" --rate 20`
 }
 
 // Run measures, and shows what was found.
-func (c *benchRunCommand) Run(ctx context.Context, env *environment) error {
+func (c *benchCommand) Run(ctx context.Context, env *environment) error {
+	if c.Bridge != "" {
+		return bench.RunBridge(ctx, c.Bridge, c.ReadyFile)
+	}
 	binary, err := os.Executable()
 	if err != nil {
 		return err
@@ -96,6 +100,8 @@ func (c *benchRunCommand) Run(ctx context.Context, env *environment) error {
 			e.SetIndent("", "  ")
 			return e.Encode(report)
 		}),
+		writeFile(c.HTML, report.WriteHTML),
+		writeFile(c.Markdown, report.WriteMarkdown),
 	)
 }
 
@@ -118,16 +124,6 @@ func version() string {
 		return "unknown"
 	}
 	return strings.TrimSpace(info.Main.Version + " " + strings.TrimSuffix(commit(info), " "))
-}
-
-type benchBridgeCommand struct {
-	Config    string `arg:"" help:"File that the bench wrote."`
-	ReadyFile string `help:"Tell here where it listens." required:""`
-}
-
-// Run is the bridge until it is told to stop.
-func (c *benchBridgeCommand) Run(ctx context.Context) error {
-	return bench.RunBridge(ctx, c.Config, c.ReadyFile)
 }
 
 // benchProgress shows how a run goes: on a terminal in one line that changes, else one line for each stage.
