@@ -18,7 +18,7 @@ import (
 
 // Acknowledge removes single replies: now or, with after, once that long has passed since the first Acknowledge of each.
 // It returns when that is durable. Repeating it is safe. One position of another device or of another life of the queue
-// refuses the whole call, and nothing is removed.
+// refuses the whole call, and nothing is removed. Replies whose removal was begun go soon, even if the caller gives up.
 func (q *Queue) Acknowledge(ctx context.Context, dev device.ID, positions [][]byte, after time.Duration) error {
 	parsed := make([]position, len(positions))
 	for i, b := range positions {
@@ -31,7 +31,9 @@ func (q *Queue) Acknowledge(ctx context.Context, dev device.ID, positions [][]by
 	if err == nil && after > 0 {
 		err = q.markRead(ctx, dev, found, after)
 	} else if err == nil {
-		err = q.remove(ctx, found, false)
+		if err = q.remove(ctx, found, false); err != nil {
+			q.finishLater(found)
+		}
 	}
 	if err != nil {
 		return fmt.Errorf("queue: acknowledge: %w", err)
@@ -162,19 +164,30 @@ func (q *Queue) markRead(ctx context.Context, dev device.ID, ls []leaving, after
 	if len(m.positions) == 0 {
 		return nil
 	}
-	seq, err := q.marks.Do(ctx, stream.Append{
+	marked := make(chan error, 1)
+	err := q.marks.TryAppend(&stream.Append{
 		Subject: "m." + string(dev) + "." + nuid.Next() + "." + strconv.FormatInt(int64(m.due), 10),
 		Data:    m.encode(),
+		Done: func(seq uint64, err error) { // whether the caller waits or not: the mark counts once it is durable
+			if err == nil {
+				m.seq = seq
+				q.mu.Lock()
+				q.apply(m)
+				q.pokeRoom()
+				q.mu.Unlock()
+			}
+			marked <- err
+		},
 	})
 	if err != nil {
 		return err
 	}
-	m.seq = seq
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	q.apply(m)
-	q.pokeRoom()
-	return nil
+	select {
+	case err := <-marked:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // apply puts a mark into the index. The caller holds the lock.

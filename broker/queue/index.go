@@ -31,6 +31,7 @@ type entry struct {
 	due     requests.Millis // when its grace ends; 0: unread
 	mark    uint64          // stream sequence of the mark that says so
 	pending bool            // its append is under way
+	begun   bool            // its removal was begun
 	done    []func(error)   // of the reply and of its duplicates that came meanwhile
 }
 

@@ -113,7 +113,8 @@ type Queue struct {
 	parkedBytes int // of those
 	arrivals    uint64
 	due         dueHeap
-	unnoted     []leaving // replies that their records may not know of
+	unnoted     []leaving              // replies that their records may not know of
+	begun       map[device.ID]struct{} // have replies whose removal was begun, and perhaps not finished
 	stats       Stats
 }
 
@@ -138,7 +139,7 @@ func Open(ctx context.Context, cfg Config) (*Queue, error) {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
 	q := &Queue{
-		cfg: cfg, devices: map[device.ID]*deviceQueue{}, room: make(chan struct{}, 1),
+		cfg: cfg, devices: map[device.ID]*deviceQueue{}, begun: map[device.ID]struct{}{}, room: make(chan struct{}, 1),
 		quiet: rate.NewLimiter(rate.Every(time.Second), 10),
 	}
 	var err error

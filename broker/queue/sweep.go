@@ -51,6 +51,7 @@ func (q *Queue) sweepLoop(ctx context.Context) {
 		case <-tick.C:
 		}
 		now := q.cfg.Clock()
+		q.removeBegun(ctx)
 		q.removeDue(ctx, now)
 		if now.Sub(aged) >= ageEvery {
 			aged = now
@@ -136,6 +137,58 @@ func (q *Queue) again(m mark, now time.Time, err error) {
 	}
 	m.due = requests.At(now.Add(sweepEvery))
 	heap.Push(&q.due, m)
+}
+
+// finishLater has the sweeper remove replies that the caller could not wait for: some may have left the stream already,
+// and nobody will name those again.
+func (q *Queue) finishLater(ls []leaving) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for _, l := range ls {
+		if e := q.devices[l.dev].find(l.id, l.seq); e != nil {
+			e.begun, e.stored = true, l.stored
+			q.begun[l.dev] = struct{}{}
+		}
+	}
+}
+
+// removeBegun removes what finishLater has left.
+func (q *Queue) removeBegun(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, sweepBudget)
+	defer cancel()
+	for _, ls := range q.takeBegun() {
+		if q.remove(ctx, ls, false) == nil {
+			continue
+		}
+		for one := range slices.Chunk(ls, 1) { // what fails with one of them must not hold up the others
+			err := q.remove(ctx, one, false)
+			if err == nil {
+				continue
+			}
+			q.finishLater(one)
+			if q.quiet.Allow() {
+				q.cfg.Log.Warn("acknowledged reply not removed, trying again", "device", one[0].dev, "error", err)
+			}
+		}
+	}
+}
+
+// takeBegun returns by device what finishLater has left.
+func (q *Queue) takeBegun() map[device.ID][]leaving {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	taken := map[device.ID][]leaving{}
+	for dev := range q.begun {
+		for id, replies := range q.devices[dev].all() {
+			for _, e := range replies {
+				if e.begun {
+					taken[dev] = append(taken[dev], leaving{dev, id, *e})
+				}
+			}
+		}
+	}
+	clear(q.begun)
+	return taken
 }
 
 // forgetAged takes out of the index what the stream has dropped for its age. The stream alone knows: it counts from the
