@@ -4,9 +4,9 @@ SHELL := /bin/bash
 
 # The whole test run has to end before this; a hung test then shows its goroutines.
 TEST_LIMIT := 15m
-UNIT_PACKAGES = $$(go list ./... | grep -v '/e2e$$')
+UNIT_PACKAGES = $$(go list ./... | grep -v '/e2e')
 
-.PHONY: help setup build run test race lint generate e2e bench
+.PHONY: help setup build run test race lint generate e2e chaos bench gobench
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,7 +37,15 @@ generate: bin/buf bin/protoc-gen-go bin/protoc-gen-go-grpc ## Make the Go code o
 e2e: setup ## Run the whole system against clients that are not ours
 	go test -race -count 1 -timeout $(TEST_LIMIT) ./e2e
 
-bench: ## Measure the hot paths
+chaos: setup ## Break whole systems under load for 15 minutes, by a random schedule whose seed is printed
+	go run ./e2e/faults/cmd/chaos -for 15m -rate 200 -html chaos.html
+
+bench: setup build ## Measure whole exchanges beside what others would build; writes docs/performance.md
+	bin/signal-device bench --cameras 100 --rate 100 --rounds 3 --duration 10s --warmup 3s --redis start \
+	  --against floor,bridge --find-limit --p99 50ms --budget 75s --idle 1000 \
+	  --markdown docs/performance.md --html bin/bench.html --json bin/bench.json
+
+gobench: ## Measure the hot paths of each package by Go benchmarks
 	go test -run '^$$' -bench . -benchmem $(UNIT_PACKAGES)
 
 # Tools come from modules of their own, so that their dependencies never mix with those of the program.

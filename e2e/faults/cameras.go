@@ -1,0 +1,298 @@
+package faults
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"math/big"
+	mathrand "math/rand/v2"
+	"net/http"
+	"sync"
+	"time"
+
+	mqtt "github.com/eclipse/paho.mqtt.golang"
+
+	"signaldevice/camera"
+)
+
+const (
+	mqttTimeout  = 5 * time.Second
+	ackTimeout   = 20 * time.Second
+	reconnectMin = 100 * time.Millisecond
+	reconnectMax = time.Second
+	oneDay       = 24 * time.Hour
+)
+
+// registration is what the API answers to a device that was registered.
+type registration struct {
+	ID           string `json:"id"`
+	CA           string `json:"ca"`
+	Certificates []struct {
+		Fingerprint string `json:"fingerprint"`
+	} `json:"certificates"`
+	Topics struct {
+		Commands string `json:"commands"`
+		Events   string `json:"events"`
+	} `json:"topics"`
+	cert, key []byte // PEM
+}
+
+// register registers a camera by a certificate of its own that is valid for some time.
+func (s *system) register(ctx context.Context, name string, valid time.Duration) (r registration, err error) {
+	if r.cert, r.key, err = selfSigned(name, valid); err != nil {
+		return r, err
+	}
+	body := map[string]any{"name": name, "certificate": string(r.cert)}
+	got := s.http.do(ctx, 0, s.admin, request{op: opStaff, method: http.MethodPost, path: "/v1/devices", body: body})
+	if err := got.into(&r); err != nil {
+		return r, fmt.Errorf("register %s: %w", name, err)
+	}
+	return r, nil
+}
+
+// selfSigned makes a certificate as a camera's factory may.
+func selfSigned(name string, valid time.Duration) (cert, key []byte, err error) {
+	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, nil, err
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(time.Now().UnixNano()),
+		Subject:      pkix.Name{CommonName: name},
+		NotBefore:    time.Now().Add(-time.Hour),
+		NotAfter:     time.Now().Add(valid),
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, private.Public(), private)
+	if err != nil {
+		return nil, nil, err
+	}
+	keyDER, err := x509.MarshalPKCS8PrivateKey(private)
+	if err != nil {
+		return nil, nil, err
+	}
+	cert = pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
+	return cert, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER}), nil
+}
+
+// foreignCamera is a camera over a client that is not ours. It keeps each reply until its PUBACK, over any number of
+// connections, and publishes the same bytes each time.
+type foreignCamera struct {
+	registration
+	broker  string // host:port
+	tls     *tls.Config
+	journal *journal
+	rng     *mathrand.Rand // of the reconnecting goroutine alone
+
+	mu       sync.Mutex
+	client   mqtt.Client              // nil while it is not connected
+	answered map[string]bool          // request ids: a command may come twice
+	pending  map[slot]json.RawMessage // replies without PUBACK
+	cut      chan struct{}            // closed when the present connection ends
+	lives    int                      // how often it has connected
+}
+
+func (s *system) newForeignCamera(r registration, seed uint64) (*foreignCamera, error) {
+	pair, err := tls.X509KeyPair(r.cert, r.key)
+	if err != nil {
+		return nil, err
+	}
+	roots := x509.NewCertPool()
+	if !roots.AppendCertsFromPEM([]byte(r.CA)) {
+		return nil, errors.New("the broker's CA holds no certificate")
+	}
+	return &foreignCamera{
+		registration: r,
+		broker:       s.toCameras.Listen,
+		tls:          &tls.Config{RootCAs: roots, Certificates: []tls.Certificate{pair}},
+		journal:      s.journal,
+		rng:          mathrand.New(mathrand.NewPCG(seed, 7)),
+		answered:     map[string]bool{},
+		pending:      map[slot]json.RawMessage{},
+	}, nil
+}
+
+// run keeps the camera connected until ctx ends.
+func (c *foreignCamera) run(ctx context.Context) {
+	for ctx.Err() == nil {
+		if cut, err := c.connect(); err == nil {
+			c.publishPending()
+			select {
+			case <-ctx.Done():
+			case <-cut:
+			}
+		}
+		c.disconnect()
+		pause := time.NewTimer(reconnectMin + time.Duration(c.rng.Int64N(int64(reconnectMax-reconnectMin))))
+		select {
+		case <-ctx.Done():
+		case <-pause.C:
+		}
+		pause.Stop()
+	}
+}
+
+func (c *foreignCamera) connect() (cut chan struct{}, err error) {
+	cut = make(chan struct{})
+	var once sync.Once
+	client := mqtt.NewClient(mqtt.NewClientOptions().
+		AddBroker("ssl://" + c.broker).
+		SetClientID(c.ID).
+		SetTLSConfig(c.tls).
+		SetAutoReconnect(false).
+		SetOrderMatters(false).
+		SetKeepAlive(5 * time.Second).
+		SetPingTimeout(2 * time.Second).
+		SetConnectTimeout(mqttTimeout).
+		SetWriteTimeout(mqttTimeout).
+		SetConnectionLostHandler(func(mqtt.Client, error) { once.Do(func() { close(cut) }) }))
+	if err := waitFor(client.Connect()); err != nil {
+		client.Disconnect(0)
+		return nil, err
+	}
+	if err := waitFor(client.Subscribe(c.Topics.Commands, 1, func(_ mqtt.Client, m mqtt.Message) { c.receive(m.Payload()) })); err != nil {
+		client.Disconnect(0)
+		return nil, err
+	}
+	c.mu.Lock()
+	c.client, c.cut = client, cut
+	c.lives++
+	c.mu.Unlock()
+	return cut, nil
+}
+
+func (c *foreignCamera) disconnect() {
+	c.mu.Lock()
+	client := c.client
+	c.client = nil
+	c.mu.Unlock()
+	if client != nil {
+		client.Disconnect(0)
+	}
+}
+
+// connected returns a channel that is closed when the present connection ends; nil where there is none.
+func (c *foreignCamera) connected() <-chan struct{} {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.client == nil {
+		return nil
+	}
+	return c.cut
+}
+
+// waitFor waits for an MQTT exchange to be acknowledged.
+func waitFor(token mqtt.Token) error {
+	if !token.WaitTimeout(mqttTimeout) {
+		return errors.New("no acknowledgement in time")
+	}
+	return token.Error()
+}
+
+// command is what a camera receives.
+type command struct {
+	RequestID string    `json:"request_id"`
+	ExpiresAt time.Time `json:"expires_at"`
+	Args      struct {
+		Nonce    string `json:"nonce"`
+		DelayMS  int    `json:"delay_ms"`
+		Progress bool   `json:"progress"`
+	} `json:"args"`
+}
+
+func (c *foreignCamera) receive(payload []byte) {
+	now := time.Now()
+	var cmd command
+	if err := json.Unmarshal(payload, &cmd); err != nil {
+		return // it shows as a command without a reply
+	}
+	c.journal.note(func(j *journal) {
+		j.delivered = append(j.delivered, delivery{c.ID, cmd.RequestID, cmd.Args.Nonce, now, cmd.ExpiresAt})
+		j.nonces[cmd.RequestID] = cmd.Args.Nonce
+	})
+	c.mu.Lock()
+	repeated := c.answered[cmd.RequestID]
+	c.answered[cmd.RequestID] = true
+	c.mu.Unlock()
+	if repeated {
+		return
+	}
+	last := 0
+	if cmd.Args.Progress {
+		c.reply(cmd, 0, false)
+		last = 1
+	}
+	time.AfterFunc(time.Duration(cmd.Args.DelayMS)*time.Millisecond, func() { c.reply(cmd, last, true) })
+}
+
+// reply makes a reply, notes it and publishes it.
+func (c *foreignCamera) reply(cmd command, seq int, final bool) {
+	s := slot{cmd.RequestID, seq}
+	result, _ := json.Marshal(map[string]any{"nonce": cmd.Args.Nonce, "seq": seq, "drawn": mathrand.Uint64() >> 12}) // such a map has a JSON form
+	status := "ok"
+	if !final {
+		status = "progress"
+	}
+	body, _ := json.Marshal(map[string]any{
+		"request_id": cmd.RequestID, "status": status, "seq": seq, "final": final, "result": json.RawMessage(result),
+	})
+	c.journal.publish(s, published{device: c.ID, hash: hashOf(result), final: final})
+	c.mu.Lock()
+	c.pending[s] = body
+	client := c.client
+	c.mu.Unlock()
+	if client != nil {
+		c.publish(client, s, body)
+	}
+}
+
+// publish publishes a reply and waits for its PUBACK. Without one, the next connection publishes it again.
+func (c *foreignCamera) publish(client mqtt.Client, s slot, body json.RawMessage) {
+	token := client.Publish(c.Topics.Events, 1, false, []byte(body))
+	if !token.WaitTimeout(ackTimeout) || token.Error() != nil { // a lost connection ends it with an error
+		return
+	}
+	c.journal.ack(s, time.Now())
+	c.mu.Lock()
+	delete(c.pending, s)
+	c.mu.Unlock()
+}
+
+func (c *foreignCamera) publishPending() {
+	c.mu.Lock()
+	client := c.client
+	waiting := make(map[slot]json.RawMessage, len(c.pending))
+	for s, body := range c.pending {
+		waiting[s] = body
+	}
+	c.mu.Unlock()
+	for s, body := range waiting {
+		go c.publish(client, s, body)
+	}
+}
+
+// unacknowledged returns how many replies wait for their PUBACK.
+func (c *foreignCamera) unacknowledged() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.pending)
+}
+
+// newOwnCamera makes one of the simulated cameras. Its clock is wrong.
+func (s *system) newOwnCamera(r registration, seed uint64, wrongBy time.Duration) (*camera.Camera, error) {
+	return camera.New(camera.Config{
+		Identity: &camera.Identity{
+			ID: r.ID, Broker: "ssl://" + s.toCameras.Listen, Certificate: r.cert, Key: r.key, CA: []byte(r.CA),
+			Topics: camera.Topics{Commands: r.Topics.Commands, Events: r.Topics.Events},
+		},
+		Seed:  seed,
+		Clock: func() time.Time { return time.Now().Add(wrongBy) },
+	})
+}

@@ -1,0 +1,19 @@
+// Package faults breaks whole systems of real processes under load, and judges what became of every reply.
+//
+// A run starts redis-server, one broker and two API instances, each a process of its own, with a TCP proxy on every way
+// between them. Foreign cameras (Eclipse Paho's client) and simulated ones answer commands; clients send them in the open
+// model, so that a slow system meets the same load as a fast one. Then faults come, one after the other: processes are
+// killed, frozen and ended in order, connections are refused, slowed and cut.
+//
+// A journal outside of the system notes what was sent, delivered, acknowledged to a camera and read, with a hash of each
+// body. After the faults the rest is drained through the API, as each client, and an oracle compares: what a camera has a
+// PUBACK for was read by its own client and by nobody else, with one body (I1, I2, I3, I9); no command came to another
+// device or after its deadline (I4); every accepted request ended in a reply or in a true cause (I5, I8); and each answer
+// was one that the table of fallbacks allows (I7).
+//
+// All processes run on one machine and share its clock; a run says nothing of a clock that is wrong on one side of the
+// service, but the simulated cameras' clocks are wrong by two hours in every run. It says nothing of power failures
+// either: the kernel survives a kill -9, and with it what a process had written.
+//
+// Run, Judge and the writers of reports are used by one goroutine at a time each.
+package faults

@@ -1,0 +1,206 @@
+package faults
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+const (
+	maxInFlight  = 4_000                  // exchanges; one beyond is not begun
+	sendFor      = 5 * time.Second        // how long a client tries to send one command
+	retryPause   = 200 * time.Millisecond // before a call that failed is made again
+	giveUpAfter  = 16 * time.Second       // since the acceptance: longer than any reply_by of the catalogue
+	longestDelay = 150                    // milliseconds until a camera answers
+
+	longestAbsence = 8 * time.Second // of a client that does not poll at once; less than the read grace
+)
+
+// load makes exchanges in the open model: one begins when it is due, however many are under way.
+type load struct {
+	s       *system
+	devices []string // of foreign cameras
+	own     []string // of simulated ones
+	rate    float64
+
+	seed     uint64
+	inFlight atomic.Int64
+	notBegun atomic.Int64
+	finished atomic.Int64
+	running  sync.WaitGroup
+}
+
+// run begins exchanges until ctx ends. Those under way go on: wait waits for them.
+func (l *load) run(ctx context.Context) {
+	lives := context.WithoutCancel(ctx)
+	start := time.Now()
+	for n := 0; ; n++ {
+		due := time.NewTimer(time.Until(start.Add(time.Duration(float64(n) / l.rate * float64(time.Second)))))
+		select {
+		case <-ctx.Done():
+			due.Stop()
+			return
+		case <-due.C:
+		}
+		l.begin(lives, n, rand.New(rand.NewPCG(l.seed, uint64(n))))
+	}
+}
+
+func (l *load) begin(ctx context.Context, n int, rng *rand.Rand) {
+	if l.inFlight.Add(1) > maxInFlight {
+		l.inFlight.Add(-1)
+		l.notBegun.Add(1)
+		return
+	}
+	l.running.Go(func() {
+		defer l.inFlight.Add(-1)
+		l.exchange(ctx, n, rng)
+		l.finished.Add(1)
+	})
+}
+
+// wait returns when no exchange is under way.
+func (l *load) wait() { l.running.Wait() }
+
+// exchange is one client with one command: it sends, then polls until it knows how that ended.
+func (l *load) exchange(ctx context.Context, n int, rng *rand.Rand) {
+	x := exchange{load: l, rng: rng, who: l.s.clients[rng.IntN(len(l.s.clients))]}
+	if n%10 == 9 {
+		x.device, x.command = l.own[rng.IntN(len(l.own))], "ping"
+	} else {
+		x.device, x.command = l.devices[rng.IntN(len(l.devices))], "exchange"
+		x.args = map[string]any{"nonce": fmt.Sprintf("%d-%d", l.seed, n), "delay_ms": rng.IntN(longestDelay), "progress": n%5 == 0}
+		if n%7 == 3 {
+			x.command = "exchange_held"
+		}
+	}
+	if n%3 != 0 { // the others find out what happens to those who do not
+		x.key = fmt.Sprintf("key-%d-%d", l.seed, n)
+	}
+	if !x.send(ctx) {
+		return
+	}
+	if n%6 == 1 { // comes back later: meanwhile the reply waits in the queue, or in the cache, where others' polls bring it
+		hold(ctx, time.Duration(rng.Int64N(int64(longestAbsence))))
+	}
+	if n%4 == 2 { // polls for whatever is there, as an old panel does
+		l.s.http.poll(ctx, x.anyAPI(), x.who, x.device, nil, 0)
+	}
+	x.awaitFinal(ctx)
+}
+
+type exchange struct {
+	load    *load
+	rng     *rand.Rand
+	who     client
+	device  string
+	command string
+	args    map[string]any
+	key     string
+	id      string
+}
+
+func (x *exchange) anyAPI() int { return x.rng.IntN(apiCount) }
+
+// send reports whether the service has accepted the command. A client without a key does not repeat what may have been
+// accepted.
+func (x *exchange) send(ctx context.Context) bool {
+	x.load.s.journal.attempt(x.args, attempt{x.who.name, x.device, time.Now()})
+	for until := time.Now().Add(sendFor); time.Now().Before(until); x.pause(ctx) {
+		r := x.load.s.http.do(ctx, x.anyAPI(), x.who, x.request(opSend))
+		switch {
+		case r.status/100 == 2:
+			x.accept(r)
+			return x.id != ""
+		case r.status == http.StatusServiceUnavailable && r.code != "outcome_unknown":
+			// nothing happened: again
+		case r.status == 0, r.status == http.StatusServiceUnavailable:
+			if x.key == "" {
+				return false
+			}
+		default:
+			return false // refused for a reason: offline, too many unread
+		}
+	}
+	return false
+}
+
+func (x *exchange) request(op string) request {
+	body := map[string]any{"command": x.command}
+	if x.args != nil {
+		body["args"] = x.args
+	}
+	q := request{op: op, method: http.MethodPost, path: "/v1/devices/" + x.device + "/commands", body: body, header: http.Header{}}
+	if x.key != "" {
+		q.header.Set("Idempotency-Key", x.key)
+	}
+	return q
+}
+
+func (x *exchange) accept(r result) replies {
+	var got replies
+	if r.into(&got) != nil || got.RequestID == "" {
+		return got
+	}
+	x.id = got.RequestID
+	x.load.s.journal.note(func(j *journal) {
+		j.accepted[x.id] = acceptance{x.who.name, x.device, r.began}
+	})
+	x.load.s.http.noteReplies(x.who, r.began, &got)
+	return got
+}
+
+// attempt notes that a command is about to be sent.
+func (j *journal) attempt(args map[string]any, a attempt) {
+	nonce, ok := args["nonce"].(string)
+	if !ok {
+		return // to a simulated camera, which does not tell what it got
+	}
+	j.note(func(j *journal) { j.attempts[nonce] = a })
+}
+
+// awaitFinal polls by request id, at any API, until the final reply or another end is known.
+func (x *exchange) awaitFinal(ctx context.Context) {
+	for until := time.Now().Add(giveUpAfter); time.Now().Before(until); {
+		got, ok := x.load.s.http.poll(ctx, x.anyAPI(), x.who, x.device, []string{x.id}, pollWait)
+		if !ok {
+			x.pause(ctx)
+			continue
+		}
+		if got.final(x.id) {
+			return
+		}
+		switch got.state(x.id) {
+		case "no_reply", "expired", "cancelled", "already_read", "gone", "not_found":
+			return
+		case "unverified":
+			x.pause(ctx)
+		}
+	}
+}
+
+func (x *exchange) pause(ctx context.Context) {
+	hold(ctx, retryPause/2+time.Duration(x.rng.Int64N(int64(retryPause))))
+}
+
+// slowExchange is one whose camera takes its time, and whose client waits at the first API as long as that is there.
+func (l *load) slowExchange(ctx context.Context, n int) {
+	const delay = 3000 // milliseconds
+	name := fmt.Sprintf("%d-slow-%d-%d", l.seed, n, time.Now().UnixNano())
+	x := exchange{
+		load: l, rng: rand.New(rand.NewPCG(l.seed, uint64(n))), who: l.s.clients[n%len(l.s.clients)],
+		device: l.devices[n%len(l.devices)], command: "exchange", key: name,
+		args: map[string]any{"nonce": name, "delay_ms": delay},
+	}
+	if !x.send(ctx) {
+		return
+	}
+	if got, ok := l.s.http.poll(ctx, 0, x.who, x.device, []string{x.id}, pollWait); ok && got.final(x.id) {
+		return
+	}
+	x.awaitFinal(ctx)
+}

@@ -1,0 +1,132 @@
+package faults
+
+import (
+	"maps"
+	"slices"
+	"testing"
+	"time"
+)
+
+// kept returns a journal in which every promise was kept: one request, accepted, delivered, answered and read.
+func kept() *journal {
+	began := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	at := func(ms int) time.Time { return began.Add(time.Duration(ms) * time.Millisecond) }
+	j := newJournal()
+	j.attempts["n1"] = attempt{"alice", "cam-1", at(0)}
+	j.accepted["r1"] = acceptance{"alice", "cam-1", at(1)}
+	j.delivered = []delivery{{"cam-1", "r1", "n1", at(5), at(5000)}}
+	j.nonces["r1"] = "n1"
+	j.replies[slot{"r1", 0}] = published{device: "cam-1", hash: "h1", final: true, acked: at(10)}
+	j.read[slot{"r1", 0}] = []reading{{"alice", "h1", at(20)}, {"alice", "h1", at(30)}}
+	j.told = []telling{{"alice", "r1", "answered", "", at(9000), true}}
+	j.answers = []answer{{op: opSend, began: at(0), took: 2 * time.Millisecond, status: 202}}
+	return j
+}
+
+func TestJudge_EveryBreachIsSeen(t *testing.T) {
+	s := slot{"r1", 0}
+	down := answer{op: opPoll, began: kept().attempts["n1"].at, took: time.Second}
+	outageFrom := func(delay time.Duration, orderly bool) *outage {
+		return &outage{orderly: orderly, span: span{down.began.Add(delay), down.began.Add(time.Hour)}}
+	}
+	cases := map[string]struct {
+		change func(j *journal)
+		want   []string
+	}{
+		"all is well":                        {func(*journal) {}, nil},
+		"nobody read it":                     {func(j *journal) { delete(j.read, s) }, []string{lost}},
+		"nobody read it, without PUBACK":     {func(j *journal) { delete(j.read, s); j.replies[s] = published{hash: "h1"} }, nil},
+		"lost in a cache emptied later":      {func(j *journal) { delete(j.read, s); j.emptied = []time.Time{j.replies[s].acked.Add(1)} }, nil},
+		"lost, the cache was emptied before": {func(j *journal) { delete(j.read, s); j.emptied = []time.Time{j.replies[s].acked.Add(-1)} }, []string{lost}},
+		"read by somebody else too":          {func(j *journal) { j.read[s][1].client = "bob" }, []string{foreign}},
+		"read by somebody else only":         {func(j *journal) { j.read[s] = []reading{{"bob", "h1", time.Time{}}} }, []string{foreign, lost}},
+		"read with two bodies":               {func(j *journal) { j.read[s][1].hash = "h2" }, []string{doubled}},
+		"read with a body of nobody":         {func(j *journal) { j.read[s] = []reading{{"alice", "h2", time.Time{}}} }, []string{invented, lost}},
+		"at another device":                  {func(j *journal) { j.delivered[0].device = "cam-2" }, []string{misdelivered}},
+		"a command that nobody sent":         {func(j *journal) { j.delivered[0].nonce = "n2" }, []string{misdelivered}},
+		"just within the deadline": {func(j *journal) {
+			j.delivered[0].at = j.delivered[0].expiresAt.Add(deliveryTolerance)
+		}, nil},
+		"after the deadline": {func(j *journal) {
+			j.delivered[0].at = j.delivered[0].expiresAt.Add(deliveryTolerance + 1)
+		}, []string{overdue}},
+		"no reply, asked after the PUBACK": {func(j *journal) {
+			j.told = append(j.told, telling{"alice", "r1", "no_reply", "", j.replies[s].acked.Add(1), false})
+		}, []string{untrue}},
+		"no reply, asked before the PUBACK": {func(j *journal) {
+			j.told = append(j.told, telling{"alice", "r1", "no_reply", "", j.replies[s].acked.Add(-1), false})
+		}, nil},
+		"never ended":               {func(j *journal) { j.told[0].state = "delivered" }, []string{unfinished}},
+		"no state at all":           {func(j *journal) { j.told = nil }, []string{unfinished}},
+		"expired without a cause":   {func(j *journal) { delete(j.replies, s); j.told[0].state = "expired" }, []string{unfinished}},
+		"expired with a cause":      {func(j *journal) { delete(j.replies, s); j.told[0].state, j.told[0].cause = "expired", "so" }, nil},
+		"an internal error":         {func(j *journal) { j.answers[0].status = 500 }, []string{wrongAnswer}},
+		"503 without Retry-After":   {func(j *journal) { j.answers[0].status, j.answers[0].code = 503, "unavailable" }, []string{wrongAnswer}},
+		"503 for no known reason":   {func(j *journal) { j.answers[0].status, j.answers[0].retryAfter = 503, true }, []string{wrongAnswer}},
+		"503 as it should be":       {func(j *journal) { j.answers[0] = answer{status: 503, code: "unavailable", retryAfter: true} }, nil},
+		"no answer, nothing broken": {func(j *journal) { j.answers = []answer{down} }, []string{wrongAnswer}},
+		"no answer, killed": {func(j *journal) {
+			j.answers = []answer{down}
+			j.outages = []*outage{outageFrom(500*time.Millisecond, false)}
+		}, nil},
+		"no answer, another one killed": {func(j *journal) {
+			j.answers = []answer{down}
+			j.outages = []*outage{{api: 1, span: outageFrom(0, false).span}}
+		}, []string{wrongAnswer}},
+		"cut by an orderly stop": {func(j *journal) {
+			j.answers = []answer{down}
+			j.outages = []*outage{outageFrom(500*time.Millisecond, true)}
+		}, []string{cutCall}},
+		"begun after an orderly stop": {func(j *journal) { j.answers = []answer{down}; j.outages = []*outage{outageFrom(-time.Second, true)} }, nil},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			j := kept()
+			c.change(j)
+			got := map[string]bool{}
+			for _, v := range judge(j).Violations {
+				got[v.Kind] = true
+			}
+			if kinds := slices.Sorted(maps.Keys(got)); !slices.Equal(kinds, slices.Sorted(slices.Values(c.want))) {
+				t.Errorf("found %q, want %q", kinds, c.want)
+			}
+		})
+	}
+}
+
+// TestJudge_AFaultSaysWhatItAllows: the table of fallbacks is asked for calls that lie wholly within a fault.
+func TestJudge_AFaultSaysWhatItAllows(t *testing.T) {
+	began := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	refused := answer{op: opSend, status: 503, code: "broker_unavailable", degraded: "broker", retryAfter: true}
+	cases := map[string]struct {
+		fault string
+		a     answer
+		after time.Duration
+		wrong bool
+	}{
+		"F1: a send is refused":                 {"F1", refused, 5 * time.Second, false},
+		"F1: a send is accepted":                {"F1", answer{op: opSend, status: 202, degraded: "broker"}, 5 * time.Second, true},
+		"F1: a send is accepted at the begin":   {"F1", answer{op: opSend, status: 202}, time.Second, false},
+		"F1: a cached reply":                    {"F1", answer{op: opPoll, status: 200, degraded: "broker"}, 5 * time.Second, false},
+		"F1: an answer that tells of no outage": {"F1", answer{op: opPoll, status: 200}, 5 * time.Second, true},
+		"F3: a send is accepted":                {"F3", answer{op: opSend, status: 202, degraded: "cache"}, 5 * time.Second, false},
+		"F3: a send is refused":                 {"F3", refused, 5 * time.Second, true},
+		"F5: an empty 200":                      {"F5", answer{op: opPoll, status: 200}, 5 * time.Second, true},
+		"F5: a sign of life":                    {"F5", answer{op: opMe, status: 200}, 5 * time.Second, false},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			f, err := Find(c.fault)
+			if err != nil {
+				t.Fatal(err)
+			}
+			j := newJournal()
+			j.faults = []faultSpan{{fault: f, span: span{began, began.Add(10 * time.Second)}}}
+			c.a.began = began.Add(c.after)
+			j.answers = []answer{c.a}
+			if v := judge(j); v.OK() == c.wrong {
+				t.Errorf("found %v, want a violation: %t", v.Violations, c.wrong)
+			}
+		})
+	}
+}

@@ -1,0 +1,330 @@
+package faults
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+)
+
+const (
+	foreignCameras = 6
+	ownCameras     = 2
+	startWithin    = 30 * time.Second
+	recoverWithin  = 15 * time.Second
+	probeEvery     = 50 * time.Millisecond
+	progressEvery  = 5 * time.Second
+	drainWorkers   = 8
+	maxPollIDs     = 100
+	settleWithin   = 15 * time.Second // until the cameras have their PUBACKs, in the end
+)
+
+// Step is one fault of a run.
+type Step struct {
+	Fault *Fault
+	After time.Duration // since the recovery from the one before
+	For   time.Duration
+}
+
+// Config says what a run does.
+type Config struct {
+	Binary   string // the program
+	Dir      string // of all files; "": a temporary folder that is removed
+	Rate     float64
+	Steps    []Step
+	Seed     uint64
+	Progress io.Writer // nil: silence
+}
+
+// run is one run under way.
+type run struct {
+	*system
+	cfg  Config
+	load *load
+	out  *printer
+
+	foreign    []*foreignCamera
+	mu         sync.Mutex
+	violations []Violation
+}
+
+// Run starts a system, puts it under load and the faults, drains what is left and judges. An error means that the run
+// could not be made; what the system did wrong is in the report.
+func Run(ctx context.Context, cfg Config) (*Report, error) {
+	if cfg.Dir == "" {
+		dir, err := os.MkdirTemp("", "signal-device-chaos-*")
+		if err != nil {
+			return nil, err
+		}
+		defer func() { _ = os.RemoveAll(dir) }() // a temporary folder
+		cfg.Dir = dir
+	}
+	s, err := startSystem(cfg.Binary, cfg.Dir)
+	if err != nil {
+		return nil, err
+	}
+	defer s.stop()
+	r := &run{system: s, cfg: cfg, out: newPrinter(cfg.Progress)}
+	return r.run(ctx)
+}
+
+func (r *run) run(ctx context.Context) (*Report, error) {
+	began := time.Now()
+	cameras, stopCameras := context.WithCancel(ctx)
+	var running sync.WaitGroup
+	defer running.Wait()
+	defer stopCameras()
+	if err := r.startCameras(cameras, &running); err != nil {
+		return nil, err
+	}
+	r.out.line("%d cameras, %d clients, %g exchanges a second", foreignCameras+ownCameras, clientCount, r.cfg.Rate)
+
+	loading, stopLoad := context.WithCancel(ctx)
+	var loop sync.WaitGroup
+	loop.Go(func() { r.load.run(loading) })
+	loop.Go(func() { r.reportProgress(loading) })
+	err := r.steps(ctx)
+	stopLoad()
+	loop.Wait()
+	if err != nil {
+		r.load.wait()
+		return nil, err
+	}
+	r.out.line("the faults are over; %d exchanges are under way", r.load.inFlight.Load())
+	r.load.wait()
+	r.settle(ctx)
+	if err := r.drain(ctx); err != nil {
+		return nil, err
+	}
+	if err := r.askStates(ctx); err != nil {
+		return nil, err
+	}
+	stopCameras()
+	running.Wait()
+	r.journal.mu.Lock()
+	defer r.journal.mu.Unlock()
+	verdict := judge(r.journal)
+	verdict.Violations = append(verdict.Violations, r.violations...)
+	return &Report{Began: began, Took: time.Since(began), Config: r.cfg, Verdict: verdict, journal: r.journal, notBegun: int(r.load.notBegun.Load())}, nil
+}
+
+// violation notes what a fault itself has seen.
+func (r *run) violation(kind, format string, args ...any) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.violations = append(r.violations, Violation{kind, time.Now(), fmt.Sprintf(format, args...)})
+}
+
+func (r *run) startCameras(ctx context.Context, running *sync.WaitGroup) error {
+	r.load = &load{s: r.system, rate: r.cfg.Rate, seed: r.cfg.Seed}
+	var readies []<-chan struct{}
+	for i := range foreignCameras {
+		registered, err := r.register(ctx, fmt.Sprintf("foreign-%d", i), oneDay)
+		if err != nil {
+			return err
+		}
+		cam, err := r.newForeignCamera(registered, r.cfg.Seed+uint64(i))
+		if err != nil {
+			return err
+		}
+		r.foreign = append(r.foreign, cam)
+		r.load.devices = append(r.load.devices, registered.ID)
+		running.Go(func() { cam.run(ctx) })
+	}
+	for i := range ownCameras {
+		registered, err := r.register(ctx, fmt.Sprintf("own-%d", i), oneDay)
+		if err != nil {
+			return err
+		}
+		wrongBy := []time.Duration{2 * time.Hour, -2 * time.Hour}[i%2]
+		cam, err := r.newOwnCamera(registered, r.cfg.Seed+uint64(i), wrongBy)
+		if err != nil {
+			return err
+		}
+		readies = append(readies, cam.Ready())
+		r.load.own = append(r.load.own, registered.ID)
+		running.Go(func() {
+			if err := cam.Run(ctx); err != nil {
+				r.violation(strange, "a simulated camera ended: %v", err)
+			}
+		})
+	}
+	return r.await(ctx, startWithin, "the cameras to connect", func() bool {
+		for _, cam := range r.foreign {
+			if cam.connected() == nil {
+				return false
+			}
+		}
+		for _, ready := range readies {
+			select {
+			case <-ready:
+			default:
+				return false
+			}
+		}
+		return true
+	})
+}
+
+// await polls until a condition holds.
+func (r *run) await(ctx context.Context, within time.Duration, what string, condition func() bool) error {
+	for until := time.Now().Add(within); !condition(); hold(ctx, probeEvery) {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if time.Now().After(until) {
+			return fmt.Errorf("waited %s for %s", within, what)
+		}
+	}
+	return nil
+}
+
+// steps lets the faults happen, one after the other.
+func (r *run) steps(ctx context.Context) error {
+	for n, step := range r.cfg.Steps {
+		hold(ctx, step.After)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		f := step.Fault
+		r.out.line("%d of %d: %s %s, for %s", n+1, len(r.cfg.Steps), f.ID, f.Name, step.For)
+		at := faultSpan{fault: f, span: span{from: time.Now()}}
+		note, err := f.make(ctx, r, step.For)
+		at.to, at.note = time.Now(), note
+		if err != nil {
+			return fmt.Errorf("%s: %w", f.ID, err)
+		}
+		at.recovered = r.recovery(ctx)
+		r.journal.note(func(j *journal) { j.faults = append(j.faults, at) })
+		if at.recovered < 0 {
+			r.violation(noRecovery, "%s was over and the system was not well %s later", f.ID, recoverWithin)
+		}
+		r.out.line("   well again after %s %s", at.recovered.Round(time.Millisecond), note)
+	}
+	hold(ctx, time.Second)
+	return ctx.Err()
+}
+
+// recovery waits until each API misses nothing and makes a whole exchange, and returns how long that took; negative:
+// it did not.
+func (r *run) recovery(ctx context.Context) time.Duration {
+	began := time.Now()
+	for i := range r.apis {
+		for !r.wellAt(ctx, i) {
+			if time.Since(began) > recoverWithin || ctx.Err() != nil {
+				return -1
+			}
+			hold(ctx, probeEvery)
+		}
+	}
+	return time.Since(began)
+}
+
+func (r *run) wellAt(ctx context.Context, i int) bool {
+	who := r.clients[0]
+	me := r.http.do(ctx, i, who, request{op: opMe, method: "GET", path: "/v1/me"})
+	if me.status != 200 || me.degraded != "" {
+		return false
+	}
+	nonce := fmt.Sprintf("probe-%d", time.Now().UnixNano())
+	x := exchange{load: r.load, who: who, device: r.load.devices[0], command: "exchange", args: map[string]any{"nonce": nonce}}
+	r.journal.attempt(x.args, attempt{who.name, x.device, time.Now()})
+	q := x.request(opWait)
+	q.header.Set("Prefer", "wait=2")
+	got := x.accept(r.http.do(ctx, i, who, q))
+	return got.final(x.id)
+}
+
+// settle waits until the cameras have a PUBACK for everything, as far as they get it.
+func (r *run) settle(ctx context.Context) {
+	waiting := 0
+	err := r.await(ctx, settleWithin, "PUBACKs", func() bool {
+		waiting = 0
+		for _, cam := range r.foreign {
+			waiting += cam.unacknowledged()
+		}
+		return waiting == 0
+	})
+	if err != nil {
+		r.violation(noRecovery, "%d replies have no PUBACK %s after everything", waiting, settleWithin)
+	}
+}
+
+// drain reads what is left, as each client, at the APIs in turn: by request id what the journal knows of, and whatever
+// else is there.
+func (r *run) drain(ctx context.Context) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(drainWorkers)
+	n := 0
+	for _, who := range r.clients {
+		for _, device := range append(append([]string{}, r.load.devices...), r.load.own...) {
+			at := n % apiCount
+			n++
+			group.Go(func() error { return r.drainOne(ctx, at, who, device) })
+		}
+	}
+	return group.Wait()
+}
+
+func (r *run) drainOne(ctx context.Context, at int, who client, device string) error {
+	ids := r.journal.unread(who.name, device)
+	for len(ids) > 0 {
+		some := ids[:min(len(ids), maxPollIDs)]
+		ids = ids[len(some):]
+		if _, ok := r.http.poll(ctx, at, who, device, some, 0); !ok {
+			return fmt.Errorf("%s could not read the rest at %s", who.name, device)
+		}
+	}
+	for {
+		got, ok := r.http.poll(ctx, at, who, device, nil, 0)
+		if !ok {
+			return fmt.Errorf("%s could not read the rest at %s", who.name, device)
+		}
+		if len(got.Replies) == 0 {
+			return nil
+		}
+	}
+}
+
+// askStates asks how every accepted request ended.
+func (r *run) askStates(ctx context.Context) error {
+	byName := map[string]client{}
+	for _, c := range r.clients {
+		byName[c.name] = c
+	}
+	type question struct {
+		id  string
+		who client
+	}
+	var questions []question
+	r.journal.note(func(j *journal) {
+		for id, a := range j.accepted {
+			questions = append(questions, question{id, byName[a.client]})
+		}
+	})
+	r.out.line("everything is drained; asking how %d requests ended", len(questions))
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(drainWorkers)
+	for n, q := range questions {
+		group.Go(func() error { return r.http.state(ctx, n%apiCount, q.who, q.id) })
+	}
+	return group.Wait()
+}
+
+// reportProgress tells how far the load has come.
+func (r *run) reportProgress(ctx context.Context) {
+	before := int64(0)
+	for {
+		hold(ctx, progressEvery)
+		if ctx.Err() != nil {
+			return
+		}
+		done := r.load.finished.Load()
+		r.out.line("%d exchanges ended, %.0f a second, %d under way", done, float64(done-before)/progressEvery.Seconds(), r.load.inFlight.Load())
+		before = done
+	}
+}

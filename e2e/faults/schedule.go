@@ -1,0 +1,30 @@
+package faults
+
+import (
+	"math/rand/v2"
+	"time"
+)
+
+// Bounds of a random schedule.
+const (
+	shortestFault = 2 * time.Second
+	longestFault  = 10 * time.Second
+	longestCalm   = 6 * time.Second
+)
+
+// Random draws faults for about the given time. The same seed gives the same schedule.
+func Random(seed uint64, length time.Duration) []Step {
+	rng := rand.New(rand.NewPCG(seed, 1))
+	all := Faults()
+	var steps []Step
+	for at := time.Duration(0); at < length; {
+		step := Step{
+			Fault: all[rng.IntN(len(all))],
+			After: time.Second + time.Duration(rng.Int64N(int64(longestCalm))),
+			For:   shortestFault + time.Duration(rng.Int64N(int64(longestFault-shortestFault))),
+		}
+		at += step.After + step.For
+		steps = append(steps, step)
+	}
+	return steps
+}
