@@ -55,7 +55,8 @@ type Config struct {
 	Probe     time.Duration // length of one try of that search
 	Budget    time.Duration // for the whole search, of each system
 
-	Idle int // cameras that are connected and do nothing, to measure memory; 0: not measured
+	Idle int           // cameras that are connected and do nothing, to measure memory; 0: not measured
+	Rest time.Duration // from the last connection until memory is looked at, so that what connecting needed is collected
 
 	Binary  string // this program's executable, to be started again
 	Data    string // folder for everything the systems write; "": a temporary one

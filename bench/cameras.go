@@ -64,11 +64,11 @@ func connectFleet(ctx context.Context, places []place, payload int) (*fleet, err
 	}
 	pings, stop := context.WithCancel(context.WithoutCancel(ctx))
 	f.stop = stop
-	f.running.Go(func() { f.ping(pings) })
 	if err := group.Wait(); err != nil {
 		f.close()
 		return nil, fmt.Errorf("cameras: %w", err)
 	}
+	f.running.Go(func() { f.ping(pings) })
 	return f, nil
 }
 
@@ -95,9 +95,7 @@ func (f *fleet) ping(ctx context.Context) {
 			return
 		case <-tick.C:
 			for _, c := range f.cameras {
-				if c != nil {
-					_ = c.write(packets.NewControlPacket(packets.Pingreq)) // its reader finds what is wrong
-				}
+				_ = c.write(packets.NewControlPacket(packets.Pingreq)) // its reader finds what is wrong
 			}
 		}
 	}

@@ -124,8 +124,8 @@ type (
 	}
 )
 
-// httpExchange sends commands to cameras in turn, as each client in turn, and polls for each reply with a wait, as a
-// panel does.
+// exchange sends commands to cameras in turn, as each client in turn, and polls for each reply with a wait, as a panel
+// does.
 func (c *httpClient) exchange(cameras *fleet, ids []string, command string) exchange {
 	body := map[string]string{"command": command}
 	return func(ctx context.Context, n int) (trace, error) {

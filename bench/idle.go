@@ -8,14 +8,11 @@ import (
 	"time"
 )
 
-// settle is how long connected cameras rest before memory is looked at: long enough for what only the connecting needed
-// to be collected.
-const settle = 10 * time.Second
-
 // IdleReport is the memory of our processes with cameras that are connected and do nothing.
 type IdleReport struct {
 	Cameras   int          `json:"cameras"`
 	Connect   float64      `json:"connect_s"` // seconds from the first registration until all are subscribed
+	Rest      float64      `json:"rest_s"`    // seconds from then until the look at memory
 	Processes []IdleMemory `json:"processes"`
 }
 
@@ -53,15 +50,15 @@ func (r *runner) idle(ctx context.Context) (*IdleReport, error) {
 		return nil, err
 	}
 	connect := time.Since(began)
-	r.stage("idle: %d cameras rest for %s", cfg.Idle, settle)
-	if !sleep(ctx, settle) {
+	r.stage("idle: %d cameras rest for %s", cfg.Idle, cfg.Rest)
+	if !sleep(ctx, cfg.Rest) {
 		return nil, context.Cause(ctx)
 	}
 	if lost := s.cameras.lost.Load(); lost > 0 {
 		return nil, fmt.Errorf("%d cameras lost their connection", lost)
 	}
 	after := m.usages()
-	report := &IdleReport{Cameras: cfg.Idle, Connect: connect.Seconds()}
+	report := &IdleReport{Cameras: cfg.Idle, Connect: connect.Seconds(), Rest: cfg.Rest.Seconds()}
 	for i, p := range s.processes {
 		report.Processes = append(report.Processes, IdleMemory{
 			Process: p.name, Before: before[i].rss, After: after[i].rss, Peak: after[i].peak,

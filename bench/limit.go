@@ -11,6 +11,7 @@ type Limit struct {
 	Bound  float64 `json:"p99_bound_ms"`
 	Rate   float64 `json:"rate"`   // exchanges a second; 0: not even the lowest one tried
 	P99    float64 `json:"p99_ms"` // of the exchanges at that rate
+	Lag    float64 `json:"lag_ms"` // p99 of how late the driver began there: what is left of P99 is the system's
 	Probes []Probe `json:"probes"` // in the order in which they were made
 }
 
@@ -18,6 +19,7 @@ type Limit struct {
 type Probe struct {
 	Rate   float64 `json:"rate"`
 	P99    float64 `json:"p99_ms"`
+	Lag    float64 `json:"lag_ms"`
 	Errors int     `json:"errors"`
 	Kept   bool    `json:"kept"` // no error, and p99 under the bound
 }
@@ -49,7 +51,7 @@ func findLimit(ctx context.Context, first float64, budget time.Duration, probe f
 			found.Probes = append(found.Probes, p)
 		}
 		if p.Kept {
-			good, found.Rate, found.P99 = rate, rate, p.P99
+			good, found.Rate, found.P99, found.Lag = rate, rate, p.P99, p.Lag
 		} else {
 			bad = rate
 		}

@@ -23,7 +23,6 @@ type measurement struct {
 	samples   []sample        // of all rounds, one behind the other in time
 	rounds    [][]sample
 	length    time.Duration // of all rounds
-	rate      float64
 }
 
 func newMeasurement(s *system, proc procfs) *measurement {
@@ -64,7 +63,6 @@ func (m *measurement) round(ctx context.Context, cfg Config, stage string, seed 
 		m.samples = append(m.samples, s)
 	}
 	m.length += cfg.Duration
-	m.rate = cfg.Rate
 	return nil
 }
 
@@ -135,15 +133,9 @@ func (r *runner) probe(ctx context.Context, s *system, rate float64) (Probe, err
 	}
 	counted := withoutWarmup(samples, probeWarmup)
 	p := Probe{Rate: rate}
-	var done []time.Duration
-	for _, s := range counted {
-		if s.failure != "" {
-			p.Errors++
-			continue
-		}
-		done = append(done, s.done)
-	}
-	p.P99 = summarise(done).P99
+	done := doneOf(counted)
+	p.P99, p.Errors = summarise(done).P99, len(counted)-len(done)
+	p.Lag = summarise(lagsOf(counted)).P99
 	p.Kept = p.Errors == 0 && over <= total/100 && len(done) > 0
 	return p, nil
 }

@@ -112,14 +112,12 @@ func (m *measurement) report() Load {
 		CamerasLost: m.system.cameras.lost.Load(),
 		Seconds:     secondsOf(m.samples, m.length),
 	}
-	var sent, delivered, done, lag []time.Duration
+	var sent, delivered []time.Duration
 	for _, s := range m.samples {
-		lag = append(lag, s.lag)
 		if s.failure != "" {
 			l.Errors[s.failure]++
 			continue
 		}
-		done = append(done, s.done)
 		if s.sent > 0 {
 			sent = append(sent, s.sent)
 		}
@@ -127,9 +125,10 @@ func (m *measurement) report() Load {
 			delivered = append(delivered, s.delivered)
 		}
 	}
+	done := doneOf(m.samples)
 	l.Completed = len(done)
 	l.Throughput = float64(l.Completed) / m.length.Seconds()
-	l.Sent, l.Delivered, l.Done, l.Lag = summarise(sent), summarise(delivered), summarise(done), summarise(lag)
+	l.Sent, l.Delivered, l.Done, l.Lag = summarise(sent), summarise(delivered), summarise(done), summarise(lagsOf(m.samples))
 	l.Curve = curve(done)
 	for _, round := range m.rounds {
 		l.RoundP99 = append(l.RoundP99, summarise(doneOf(round)).P99)
@@ -156,6 +155,15 @@ func doneOf(samples []sample) []time.Duration {
 		}
 	}
 	return done
+}
+
+// lagsOf returns how late the driver began each exchange.
+func lagsOf(samples []sample) []time.Duration {
+	lags := make([]time.Duration, len(samples))
+	for i, s := range samples {
+		lags[i] = s.lag
+	}
+	return lags
 }
 
 // secondsOf cuts samples into seconds. What ends after the last one counts as of the last one.

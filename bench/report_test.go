@@ -29,7 +29,7 @@ func exampleReport() Report {
 				Curve:     []CurvePoint{{0, scale}, {0.5, 2 * scale}, {0.9, 4 * scale}, {0.995, 10 * scale}},
 				RoundP99:  []float64{7 * scale, 8 * scale},
 			},
-			Limit: &Limit{Bound: 50, Rate: math.Round(1000 / scale), P99: 45, Probes: []Probe{
+			Limit: &Limit{Bound: 50, Rate: math.Round(1000 / scale), P99: 45, Lag: 2, Probes: []Probe{
 				{Rate: 100, P99: 2 * scale, Kept: true}, {Rate: math.Round(2000 / scale), P99: 90, Errors: 1}, {Rate: math.Round(1000 / scale), P99: 45, Kept: true},
 			}},
 		}
@@ -47,7 +47,7 @@ func exampleReport() Report {
 			one(Floor, 0.25, ProcessUse{"mosquitto", 0.1, 10 << 20, 11 << 20}),
 			one(Bridge, 0.5, ProcessUse{"mosquitto", 0.1, 10 << 20, 11 << 20}, ProcessUse{"bridge", 3, 200 << 20, 210 << 20}),
 		},
-		Idle: &IdleReport{Cameras: goalCameras, Connect: 2.5, Processes: []IdleMemory{
+		Idle: &IdleReport{Cameras: goalCameras, Connect: 2.5, Rest: 10, Processes: []IdleMemory{
 			{"broker", 30 << 20, 119 << 20, 130 << 20}, {"serve", 30 << 20, goalAPI, 61 << 20}, {"redis-server", 9 << 20, 9 << 20, 9 << 20},
 		}},
 	}

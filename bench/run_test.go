@@ -190,6 +190,28 @@ func TestRun_MeasuresARunningAPI(t *testing.T) {
 	}
 }
 
+// Idle cameras are connected, looked at and gone before the load begins.
+func TestRun_LooksAtMemoryWithIdleCameras(t *testing.T) {
+	base, token := startAPI(t, "")
+	cfg := testConfig(t)
+	cfg.Server, cfg.Tokens, cfg.PIDs = base, []string{token}, map[string]int{"standalone": os.Getpid()}
+	cfg.Idle, cfg.Rest = 20, time.Millisecond
+	report, err := Run(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	idle := report.Idle
+	if idle.Cameras != 20 || idle.Connect <= 0 || len(idle.Processes) != 1 {
+		t.Fatalf("%+v", idle)
+	}
+	if p := idle.Processes[0]; p.Process != "standalone" || p.Before <= 0 || p.Peak < p.After {
+		t.Errorf("%+v", p)
+	}
+	if left := devices(t, base, token); left != 0 {
+		t.Errorf("%d devices are left behind", left)
+	}
+}
+
 // The search runs against the real program too; what it finds depends on the machine, that it finds something does not.
 func TestRun_FindsALimit(t *testing.T) {
 	base, token := startAPI(t, "")

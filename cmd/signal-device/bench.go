@@ -40,7 +40,8 @@ type benchCommand struct {
 	Probe     time.Duration `help:"How long each rate is tried." default:"4s" group:"Limit"`
 	Budget    time.Duration `help:"How long the search may take, for each system." default:"75s" group:"Limit"`
 
-	Idle int `help:"Connect so many idle cameras first, and look at the memory of our processes." default:"0" group:"Memory"`
+	Idle int           `help:"Connect so many idle cameras first, and look at the memory of our processes." default:"0" group:"Memory"`
+	Rest time.Duration `help:"How long they rest before that look." default:"10s" group:"Memory"`
 
 	JSON     string `name:"json" help:"Write the report here as JSON." placeholder:"FILE" group:"Report"`
 	HTML     string `name:"html" help:"Write the report here as one page with charts." placeholder:"FILE" group:"Report"`
@@ -82,7 +83,7 @@ func (c *benchCommand) Run(ctx context.Context, env *environment) error {
 		Against: c.Against, Redis: c.Redis, Data: c.Data,
 		Server: c.Server, Tokens: c.Token, PIDs: c.PID,
 		FindLimit: c.FindLimit, P99: c.P99, Probe: c.Probe, Budget: c.Budget,
-		Idle:   c.Idle,
+		Idle: c.Idle, Rest: c.Rest,
 		Binary: binary, Version: version(), Progress: progress.tell,
 	}
 	if err := config.Validate(); err != nil {
