@@ -38,7 +38,8 @@ e2e: setup ## Run the whole system against clients that are not ours
 	go test -race -count 1 -timeout $(TEST_LIMIT) ./e2e
 
 chaos: setup ## Break whole systems under load for 15 minutes, by a random schedule whose seed is printed
-	go run ./e2e/faults/cmd/chaos -for 15m -rate 200 -html chaos.html
+	@mkdir -p bin
+	go run ./e2e/faults/cmd/chaos -for 15m -rate 200 -html bin/chaos.html
 
 bench: setup build ## Measure whole exchanges beside what others would build; writes docs/performance.md
 	bin/signal-device bench --cameras 100 --rate 100 --rounds 3 --duration 10s --warmup 3s --redis start \

@@ -12,6 +12,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"maps"
 	"math/big"
 	mathrand "math/rand/v2"
 	"net/http"
@@ -24,11 +25,11 @@ import (
 )
 
 const (
-	mqttTimeout  = 5 * time.Second
-	ackTimeout   = 20 * time.Second
-	reconnectMin = 100 * time.Millisecond
-	reconnectMax = time.Second
-	oneDay       = 24 * time.Hour
+	mqttTimeout = 5 * time.Second
+	ackTimeout  = 20 * time.Second
+	soonest     = 100 * time.Millisecond
+	latest      = time.Second
+	oneDay      = 24 * time.Hour
 )
 
 // registration is what the API answers to a device that was registered.
@@ -130,7 +131,7 @@ func (c *foreignCamera) run(ctx context.Context) {
 			}
 		}
 		c.disconnect()
-		pause := time.NewTimer(reconnectMin + time.Duration(c.rng.Int64N(int64(reconnectMax-reconnectMin))))
+		pause := time.NewTimer(soonest + time.Duration(c.rng.Int64N(int64(latest-soonest))))
 		select {
 		case <-ctx.Done():
 		case <-pause.C:
@@ -268,10 +269,7 @@ func (c *foreignCamera) publish(client mqtt.Client, s slot, body json.RawMessage
 func (c *foreignCamera) publishPending() {
 	c.mu.Lock()
 	client := c.client
-	waiting := make(map[slot]json.RawMessage, len(c.pending))
-	for s, body := range c.pending {
-		waiting[s] = body
-	}
+	waiting := maps.Clone(c.pending)
 	c.mu.Unlock()
 	for s, body := range waiting {
 		go c.publish(client, s, body)

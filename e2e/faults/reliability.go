@@ -54,7 +54,7 @@ What these runs do not show:
 
 - F14, a clock that is wrong on one side: processes of one machine share its clock, and libfaketime, which shifts it for one
   process, does not reach a static Go program. The clocks of the simulated cameras are two hours wrong in every run.
-- F16 (10,000 devices at once), F17 (full disk, no file descriptors) and F20 (a cluster) need other machines or nodes.
+- F16 (10,000 devices at once), F17 (full disk, no file descriptors) and F20 (a cluster) are not made here.
 - F18: there are no streams of events yet.
 - The exact moments of F11, between a cache write and its acknowledgement, are in [e2e/kill_test.go](../e2e/kill_test.go); here
   kills come at any moment. That SIGTERM ends with exit code 0 is in [e2e/stop_test.go](../e2e/stop_test.go).
