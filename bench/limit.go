@@ -10,6 +10,7 @@ import (
 type Limit struct {
 	Bound  float64 `json:"p99_bound_ms"`
 	Rate   float64 `json:"rate"`   // exchanges a second; 0: not even the lowest one tried
+	Failed float64 `json:"failed"` // the lowest rate that broke the bound; 0: none did before the budget was spent
 	P99    float64 `json:"p99_ms"` // of the exchanges at that rate
 	Lag    float64 `json:"lag_ms"` // p99 of how late the driver began there: what is left of P99 is the system's
 	Probes []Probe `json:"probes"` // in the order in which they were made
@@ -53,7 +54,7 @@ func findLimit(ctx context.Context, first float64, budget time.Duration, probe f
 		if p.Kept {
 			good, found.Rate, found.P99, found.Lag = rate, rate, p.P99, p.Lag
 		} else {
-			bad = rate
+			bad, found.Failed = rate, rate
 		}
 	}
 	return found, nil

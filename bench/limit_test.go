@@ -14,7 +14,7 @@ func TestFindLimit_ClosesIn(t *testing.T) {
 			tries++
 			return Probe{Rate: rate, Kept: rate <= limit}, nil
 		})
-		if err != nil || got.Rate > limit || got.Rate*precision*1.05 < limit-1 || tries > 40 {
+		if err != nil || got.Failed <= limit || got.Rate > limit || got.Rate*precision*1.05 < limit-1 || tries > 40 {
 			t.Errorf("limit %v: found %v in %d tries, %v", limit, got.Rate, tries, err)
 		}
 	}
@@ -56,11 +56,11 @@ func TestFindLimit_EndsWithTheFirstError(t *testing.T) {
 
 func TestFindLimit_KnowsItsOwnLimits(t *testing.T) {
 	for name, tt := range map[string]struct {
-		keeps bool
-		want  float64
+		keeps        bool
+		want, failed float64
 	}{
-		"nothing is too fast": {true, highestRate},
-		"everything is":       {false, 0},
+		"nothing is too fast": {true, highestRate, 0},
+		"everything is":       {false, 0, lowestRate},
 	} {
 		got, err := findLimit(t.Context(), 100, time.Minute, func(_ context.Context, rate float64) (Probe, error) {
 			if rate < lowestRate || rate > highestRate {
@@ -68,8 +68,8 @@ func TestFindLimit_KnowsItsOwnLimits(t *testing.T) {
 			}
 			return Probe{Rate: rate, Kept: tt.keeps}, nil
 		})
-		if err != nil || got.Rate != tt.want {
-			t.Errorf("%s: found %v, %v; want %v", name, got.Rate, err, tt.want)
+		if err != nil || got.Rate != tt.want || got.Failed != tt.failed {
+			t.Errorf("%s: found %v, %v broke it, %v; want %v and %v", name, got.Rate, got.Failed, err, tt.want, tt.failed)
 		}
 	}
 }

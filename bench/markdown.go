@@ -93,12 +93,12 @@ without driver and cameras.`)
 
 // limits tells the highest rates.
 func (r Report) limits(d *document) {
-	cells := [][]string{{"", "exchanges a second", "p99 there, ms", "of it the driver late, ms", "probes"}}
+	cells := [][]string{{"", "exchanges a second", "p99 there, ms", "of it the driver late, ms", "broken at"}}
 	var bound float64
 	for _, s := range r.Systems {
 		if l := s.Limit; l != nil {
 			bound = l.Bound
-			cells = append(cells, []string{s.Name, number(l.Rate), number(l.P99), number(l.Lag), fmt.Sprint(len(l.Probes))})
+			cells = append(cells, []string{s.Name, number(l.Rate), number(l.P99), number(l.Lag), l.brokenAt()})
 		}
 	}
 	if len(cells) == 1 {
@@ -108,6 +108,14 @@ func (r Report) limits(d *document) {
 	d.text(`The highest rate found at which no exchange failed and 99 of 100 took less than %s ms, on a machine that the driver
 and the cameras use too: where the driver is late itself, the system could do more.`, number(bound))
 	d.table(cells)
+}
+
+// brokenAt shows the lowest rate that broke the bound.
+func (l Limit) brokenAt() string {
+	if l.Failed == 0 {
+		return "none tried"
+	}
+	return number(l.Failed)
 }
 
 // processes tells what each process used.

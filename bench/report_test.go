@@ -29,7 +29,7 @@ func exampleReport() Report {
 				Curve:     []CurvePoint{{0, scale}, {0.5, 2 * scale}, {0.9, 4 * scale}, {0.995, 10 * scale}},
 				RoundP99:  []float64{7 * scale, 8 * scale},
 			},
-			Limit: &Limit{Bound: 50, Rate: math.Round(1000 / scale), P99: 45, Lag: 2, Probes: []Probe{
+			Limit: &Limit{Bound: 50, Rate: math.Round(1000 / scale), Failed: math.Round(2000 / scale), P99: 45, Lag: 2, Probes: []Probe{
 				{Rate: 100, P99: 2 * scale, Kept: true}, {Rate: math.Round(2000 / scale), P99: 90, Errors: 1}, {Rate: math.Round(1000 / scale), P99: 45, Kept: true},
 			}},
 		}

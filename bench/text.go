@@ -104,7 +104,11 @@ func (l Limit) String() string {
 	if l.Rate == 0 {
 		return "none was found"
 	}
-	return fmt.Sprintf("%s a second (p99 %s ms, %d probes)", number(l.Rate), number(l.P99), len(l.Probes))
+	failed := "none that was tried broke it"
+	if l.Failed > 0 {
+		failed = number(l.Failed) + " broke it"
+	}
+	return fmt.Sprintf("%s a second (p99 %s ms; %s)", number(l.Rate), number(l.P99), failed)
 }
 
 func (r IdleReport) text() string {
