@@ -44,7 +44,12 @@ type Link struct {
 	health   healthpb.HealthClient
 }
 
-const maxMessage = 4 << 20
+const (
+	maxMessage = 4 << 20
+	// Windows of a fixed size: with windows that adapt, gRPC measures the line with a ping for nearly every answer.
+	streamWindow     = maxMessage
+	connectionWindow = 4 * maxMessage
+)
 
 // Dial prepares the connection. It does not wait for the broker, which may be started later; an unreadable or
 // mismatching certificate file is an error that names it. Close ends it.
@@ -69,6 +74,7 @@ func Dial(cfg Config) (*Link, error) {
 			Backoff:           backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: time.Second},
 			MinConnectTimeout: 400 * time.Millisecond, // I7: one attempt at one node
 		}),
+		grpc.WithStaticStreamWindowSize(streamWindow), grpc.WithStaticConnWindowSize(connectionWindow),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: 2 * time.Second}),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage), grpc.MaxCallSendMsgSize(maxMessage)),
 	)

@@ -24,6 +24,8 @@ import (
 
 const (
 	maxMessage        = 4 << 20 // bytes of a received message; ResourceExhausted beyond
+	streamWindow      = 1 << 20 // fixed: windows that adapt cost a ping for nearly every call
+	connectionWindow  = 4 << 20
 	handshakeTimeout  = 10 * time.Second
 	maxStreams        = 1000             // open calls on one connection
 	keepaliveTime     = 20 * time.Second // of silence, until a client is asked whether it is there
@@ -54,6 +56,7 @@ func ServerOptions(g Guard) []grpc.ServerOption {
 		grpc.ChainUnaryInterceptor(unaryErrors, unaryRole),
 		grpc.ChainStreamInterceptor(streamErrors, streamRole),
 		grpc.MaxRecvMsgSize(maxMessage),
+		grpc.StaticStreamWindowSize(streamWindow), grpc.StaticConnWindowSize(connectionWindow),
 		grpc.MaxConcurrentStreams(maxStreams),
 		grpc.ConnectionTimeout(handshakeTimeout),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: keepaliveTime, Timeout: keepaliveTimeout}),
