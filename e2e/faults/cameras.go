@@ -244,7 +244,7 @@ func (c *foreignCamera) reply(cmd command, seq int, final bool) {
 	body, _ := json.Marshal(map[string]any{
 		"request_id": cmd.RequestID, "status": status, "seq": seq, "final": final, "result": json.RawMessage(result),
 	})
-	c.journal.publish(s, published{device: c.ID, hash: hashOf(result), final: final})
+	c.journal.publish(s, published{device: c.ID, hash: hashOf(result), final: final, made: time.Now()})
 	c.mu.Lock()
 	c.pending[s] = body
 	client := c.client

@@ -135,17 +135,21 @@ func (c *caller) call(ctx context.Context, at int, who client, q request) (r res
 
 // replies is the answer to a poll, and to a send that waited.
 type replies struct {
-	RequestID string `json:"request_id"` // of a send
-	Replies   []struct {
-		RequestID string          `json:"request_id"`
-		Seq       int             `json:"seq"`
-		Final     bool            `json:"final"`
-		Result    json.RawMessage `json:"result"`
-	} `json:"replies"`
-	Requests []struct {
-		RequestID string `json:"request_id"`
-		State     string `json:"state"`
-	} `json:"requests"`
+	RequestID string         `json:"request_id"` // of a send
+	Replies   []reply        `json:"replies"`
+	Requests  []requestState `json:"requests"`
+}
+
+type reply struct {
+	RequestID string          `json:"request_id"`
+	Seq       int             `json:"seq"`
+	Final     bool            `json:"final"`
+	Result    json.RawMessage `json:"result"`
+}
+
+type requestState struct {
+	RequestID string `json:"request_id"`
+	State     string `json:"state"`
 }
 
 // final reports whether the final reply to a request is among them.
@@ -180,7 +184,9 @@ func (c *caller) poll(ctx context.Context, at int, who client, device string, id
 	q.path = "/v1/devices/" + device + "/replies?" + query.Encode()
 	r := c.do(ctx, at, who, q)
 	var got replies
-	if r.into(&got) != nil {
+	err := r.into(&got)
+	c.journal.history.saw(who, device, ids, r, &got)
+	if err != nil {
 		return replies{}, false
 	}
 	c.noteReplies(who, r.began, &got)

@@ -9,7 +9,8 @@
 // body. After the faults the rest is drained through the API, as each client, and an oracle compares: what a camera has a
 // PUBACK for was read by its own client and by nobody else, with one body (I1, I2, I3, I9); no command came to another
 // device or after its deadline (I4); every accepted request ended in a reply or in a true cause (I5, I8); and each answer
-// was one that the table of fallbacks allows (I7).
+// was one that the table of fallbacks allows (I7). Each reply also has a history, of its put and of what clients were
+// told, which porcupine judges: some order of its steps must explain it (slotModel).
 //
 // All processes run on one machine and share its clock; a run says nothing of a clock that is wrong on one side of the
 // service, but the simulated cameras' clocks are wrong by two hours in every run. It says nothing of power failures

@@ -40,6 +40,7 @@ type published struct {
 	device string
 	hash   string
 	final  bool
+	made   time.Time
 	acked  time.Time
 }
 
@@ -102,6 +103,7 @@ type journal struct {
 	outages   []*outage
 	emptied   []time.Time // when the cache lost its content by intent
 	faults    []faultSpan
+	history   *history
 }
 
 // faultSpan is one fault of the run.
@@ -119,6 +121,7 @@ func newJournal() *journal {
 		nonces:   map[string]string{},
 		replies:  map[slot]published{},
 		read:     map[slot][]reading{},
+		history:  newHistory(),
 	}
 }
 

@@ -143,7 +143,11 @@ func (x *exchange) request(op string) request {
 
 func (x *exchange) accept(r result) replies {
 	var got replies
-	if r.into(&got) != nil || got.RequestID == "" {
+	err := r.into(&got)
+	if r.op == opWait {
+		x.load.s.journal.history.saw(x.who, x.device, nil, r, &got)
+	}
+	if err != nil || got.RequestID == "" {
 		return got
 	}
 	x.id = got.RequestID

@@ -23,6 +23,7 @@ const (
 	cutCall      = "cut while under way"  // a call that an orderly stop did not answer
 	noRecovery   = "no recovery"          // a fault was over and the system did not come back
 	lingering    = "not cut off"          // a camera that had to be disconnected was not
+	inexplicable = "no order explains it" // a history of a slot that is not linearizable (I1, I2, I3, I8)
 	strange      = "harness out of order" // the harness itself could not do what it should
 )
 
@@ -49,6 +50,7 @@ type Verdict struct {
 	Read       int // of those, read by their client
 	Emptied    int // of those, lost in a cache that was emptied by intent
 	Repeated   int // replies that were given again, with the same body
+	Histories  int // of slots, whose steps an order explains or not
 	States     map[string]int
 	Violations []Violation
 }
@@ -79,6 +81,7 @@ func judge(j *journal) *Verdict {
 	v.judgeDeliveries(j)
 	v.judgeStates(j)
 	v.judgeAnswers(j)
+	v.judgeHistories(j)
 	slices.SortStableFunc(v.Violations, func(a, b Violation) int { return a.At.Compare(b.At) })
 	return v
 }

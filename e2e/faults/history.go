@@ -1,0 +1,109 @@
+package faults
+
+import (
+	"sync"
+	"time"
+)
+
+// maxFollowed bounds how many requests have a history: all of a run of 15 minutes at 200 exchanges a second. Those that
+// come after so many have none; the oracle judges them all the same.
+const maxFollowed = 200_000
+
+// place is where a client's replies from one device are.
+type place struct{ client, device string }
+
+// given is one reply that a call gave.
+type given struct {
+	seq  int
+	hash string
+}
+
+// glimpse is what one call by one client told of one request.
+type glimpse struct {
+	client string
+	span   // from the call's begin until its answer
+	given  []given
+	final  bool // the final reply is among them
+	kind   glimpseKind
+}
+
+type glimpseKind int
+
+const (
+	some  glimpseKind = iota // tells only what it gave
+	all                      // tells that what it did not give is not there
+	blind                    // nobody knows what it did: it may have read
+)
+
+// history is what clients saw, by request. It is safe for concurrent use until it is judged.
+type history struct {
+	mu       sync.Mutex
+	requests map[string][]glimpse
+	blind    map[place][]span // calls that asked for no request by its id, and of which nobody knows what they did
+}
+
+func newHistory() *history {
+	return &history{requests: map[string][]glimpse{}, blind: map[place][]span{}}
+}
+
+// saw notes a poll, or a send that waited, with its answer. ids are the requests that it asked for; got is empty where
+// r is no good answer.
+func (h *history) saw(who client, device string, ids []string, r result, got *replies) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	at := span{r.began, r.began.Add(r.took)}
+	if r.status/100 != 2 || r.op != opPoll && len(got.Replies) == 0 && len(ids) == 0 {
+		for _, id := range ids {
+			h.add(id, glimpse{client: who.name, span: at, kind: blind})
+		}
+		if len(ids) == 0 {
+			h.blind[place{who.name, device}] = append(h.blind[place{who.name, device}], at)
+		}
+		return
+	}
+	seen := map[string]*glimpse{}
+	for _, id := range ids {
+		seen[id] = &glimpse{client: who.name, span: at, kind: claim(got.state(id), r.degraded != "")}
+	}
+	for _, one := range got.Replies {
+		g := seen[one.RequestID]
+		if g == nil {
+			g = &glimpse{client: who.name, span: at}
+			seen[one.RequestID] = g
+		}
+		g.given = append(g.given, given{one.Seq, hashOf(one.Result)})
+		g.final = g.final || one.Final
+	}
+	for id, g := range seen {
+		h.add(id, *g)
+	}
+}
+
+func (h *history) add(id string, g glimpse) {
+	if _, followed := h.requests[id]; followed || len(h.requests) < maxFollowed {
+		h.requests[id] = append(h.requests[id], g)
+	}
+}
+
+// claim says what a state tells of the replies that did not come with it. "answered" says that there is one which was
+// not found, and an instance that misses a dependency knows no better of a request that may still be answered.
+func claim(state string, degraded bool) glimpseKind {
+	switch state {
+	case "no_reply", "expired", "cancelled", "already_read", "gone", "not_found":
+		return all
+	case "sent", "held", "delivered", "progress":
+		if !degraded {
+			return all
+		}
+	}
+	return blind
+}
+
+// until returns the moment at which a fault could have no effect any more.
+func (f faultSpan) until() time.Time {
+	recovered := f.recovered
+	if recovered < 0 {
+		recovered = recoverWithin
+	}
+	return f.to.Add(recovered + settling)
+}

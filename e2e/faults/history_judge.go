@@ -1,0 +1,156 @@
+package faults
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/anishathalye/porcupine"
+)
+
+const (
+	lateEffect  = 15 * time.Second // a call that was cut may have its effect so much later: a frozen cache obeys when it thaws
+	decideTime  = 5 * time.Second  // of one slot; they need microseconds
+	endless     = 1 << 62          // the end of a step that may still happen
+	longestStep = 60               // of steps in a violation's text
+)
+
+// judgeHistories looks for a slot whose history no order of its steps explains.
+func (v *Verdict) judgeHistories(j *journal) {
+	j.history.mu.Lock()
+	defer j.history.mu.Unlock()
+	model := slotModel()
+	for s := range j.followed() {
+		steps := j.steps(s)
+		if len(steps) == 0 {
+			continue
+		}
+		v.Histories++
+		switch porcupine.CheckOperationsTimeout(model, operations(steps), decideTime) {
+		case porcupine.Illegal:
+			v.add(inexplicable, steps[0].from, "%s: %s", s, tell(steps))
+		case porcupine.Unknown:
+			v.add(strange, steps[0].from, "%s: its history could not be judged in %s", s, decideTime)
+		}
+	}
+}
+
+// followed returns the slots that were put or given to somebody, as far as their requests have a history.
+func (j *journal) followed() map[slot]bool {
+	slots := map[slot]bool{}
+	for s := range j.replies {
+		if len(j.history.requests[s.request]) > 0 {
+			slots[s] = true
+		}
+	}
+	for id, glimpses := range j.history.requests {
+		for _, g := range glimpses {
+			for _, one := range g.given {
+				slots[slot{id, one.seq}] = true
+			}
+		}
+	}
+	return slots
+}
+
+// steps returns the history of one slot; none where it is not known who sent the request. Of calls with a lost answer it
+// has only the first: it allows whatever the others do.
+func (j *journal) steps(s slot) (steps []step) {
+	owner := j.owner(s.request)
+	made, device := j.put(s, owner)
+	if owner == "" || made.from.IsZero() {
+		return nil
+	}
+	steps = append(steps, made)
+	final := j.replies[s].final
+	var lost, firstRead time.Time
+	mayHaveRead := func(at span) {
+		if from := later(at.from, made.from); at.to.Add(lateEffect).After(made.from) && (lost.IsZero() || from.Before(lost)) {
+			lost = from
+		}
+	}
+	for _, g := range j.history.requests[s.request] {
+		i := slices.IndexFunc(g.given, func(one given) bool { return one.seq == s.seq })
+		switch {
+		case i >= 0:
+			steps = append(steps, step{get, g.client, g.given[i].hash, g.span})
+			if firstRead.IsZero() || g.to.Before(firstRead) {
+				firstRead = g.to
+			}
+		case g.client != owner:
+		case g.kind == blind:
+			mayHaveRead(g.span)
+		case g.kind == all && (final || !g.final):
+			steps = append(steps, step{kind: getNone, client: g.client, span: g.span})
+		}
+	}
+	for _, at := range j.history.blind[place{owner, device}] {
+		mayHaveRead(at)
+	}
+	if !lost.IsZero() {
+		steps = append(steps, step{kind: getLost, client: owner, span: span{from: lost}})
+	}
+	return append(steps, j.disturbances(made.from, firstRead)...)
+}
+
+// put returns how a slot was filled, and by which device. Simulated cameras do not tell: they did it somewhen after the
+// request was accepted, with a body that the first reading tells.
+func (j *journal) put(s slot, owner string) (step, string) {
+	if p, told := j.replies[s]; told {
+		return step{put, owner, p.hash, span{p.made, p.acked}}, p.device
+	}
+	a := j.accepted[s.request]
+	return step{put, owner, noHash, span{from: a.at}}, a.device
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}
+
+// disturbances returns the faults and losses of the cache that can touch a slot which was put then and first read then;
+// zero: never.
+func (j *journal) disturbances(from, firstRead time.Time) (steps []step) {
+	soon := firstRead.Add(ackTail)
+	for _, f := range j.faults {
+		if f.until().After(from) && (firstRead.IsZero() || f.from.Before(soon)) {
+			steps = append(steps, step{kind: disturb, span: span{f.from, f.until()}})
+		}
+	}
+	for _, at := range j.emptied {
+		if at.After(from) {
+			steps = append(steps, step{kind: empty, span: span{at.Add(-clockSlack), at}})
+		}
+	}
+	return steps
+}
+
+// operations puts steps into porcupine's form. What never ended may still happen.
+func operations(steps []step) []porcupine.Operation {
+	base := steps[0].from
+	list := make([]porcupine.Operation, 0, len(steps))
+	for i, x := range steps {
+		end := int64(endless)
+		if !x.to.IsZero() {
+			end = int64(x.to.Sub(base))
+		}
+		list = append(list, porcupine.Operation{ClientId: i, Input: x, Call: int64(x.from.Sub(base)), Return: end})
+	}
+	return list
+}
+
+// tell returns the steps in the order of their begin, for people.
+func tell(steps []step) string {
+	slices.SortFunc(steps, func(a, b step) int { return a.from.Compare(b.from) })
+	var parts []string
+	for _, x := range steps[:min(len(steps), longestStep)] {
+		parts = append(parts, x.String())
+	}
+	if more := len(steps) - longestStep; more > 0 {
+		parts = append(parts, fmt.Sprintf("and %d more", more))
+	}
+	return strings.Join(parts, "; ")
+}
