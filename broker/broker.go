@@ -52,6 +52,8 @@ type Config struct {
 	Log            *slog.Logger
 }
 
+const movedAtOnce = 1000 // requests in one hint; about 150 bytes each
+
 // Broker is a running broker. It is safe for concurrent use.
 type Broker struct {
 	cfg      Config
@@ -195,6 +197,7 @@ func (b *Broker) listenGRPC(ctx context.Context) (err error) {
 		return err
 	}
 	b.onClose(func() { b.listener.Close() })
+	b.records.Tell(b.requestsMoved)
 	b.metrics = b.newMetrics()
 	if b.grpc, err = b.newGRPC(); err != nil {
 		return err
@@ -305,6 +308,23 @@ func (b *Broker) arrived(r queue.Reply) {
 	}})
 }
 
+// requestsMoved tells those who watch where requests stand, from record and queue together.
+func (b *Broker) requestsMoved(records []requests.Record) {
+	now := b.cfg.Clock()
+	moved := make([]watch.Request, 0, len(records))
+	for _, rec := range records {
+		b.queue.Complete(&rec)
+		state, _ := rec.State(now)
+		claims, err := rec.ID.Claims()
+		if err == nil && state != device.StateAnswered {
+			moved = append(moved, watch.Request{Device: rec.Device, Mailbox: claims.Mailbox, Request: rec.ID, State: state})
+		}
+	}
+	for part := range slices.Chunk(moved, movedAtOnce) {
+		b.hub.Publish(watch.Event{Requests: part})
+	}
+}
+
 // registryChanged cuts the connections that are no longer admitted, then cleans up behind a deleted device.
 func (b *Broker) registryChanged(c registry.Change) {
 	if b.mqtt != nil {
@@ -353,6 +373,7 @@ func (b *Broker) presenceChanged(id device.ID) {
 		b.presence.Went(id, now)
 	}
 	if online := session != nil; online != was {
-		b.hub.Publish(watch.Event{Presence: &watch.Presence{Device: id, Online: online, Since: now}})
+		labels, _ := (*devices)(b).Labels(id)
+		b.hub.Publish(watch.Event{Presence: &watch.Presence{Device: id, Labels: labels, Online: online, Since: now}})
 	}
 }

@@ -99,7 +99,7 @@ func (s *site) register(name string) *camera {
 		s.t.Fatal(err)
 	}
 	csr := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der})
-	got, err := s.link.CreateDevice(s.t.Context(), dispatch.NewDevice{Name: name, Credential: dispatch.Credential{CSR: string(csr)}})
+	got, err := s.link.CreateDevice(s.t.Context(), dispatch.NewDevice{Name: name, Labels: device.Labels{"fleet": "north"}, Credential: dispatch.Credential{CSR: string(csr)}})
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -337,34 +337,71 @@ func TestBroker_Restart(t *testing.T) {
 	s.send(c, alice)
 }
 
-func TestBroker_WatchTellsOfPresenceAndReplies(t *testing.T) {
-	s := newSite(t, nil)
-	c := s.register("cam-1")
+// watch watches the broker until the test ends; hint waits for the next one.
+func (s *site) watch() (hint func() dispatch.Hint, ended <-chan error) {
+	s.t.Helper()
 	hints := make(chan dispatch.Hint, 64)
 	ready := make(chan struct{})
 	done := make(chan error, 1)
 	go func() {
-		done <- s.link.Watch(t.Context(), func() { close(ready) }, func(h dispatch.Hint) { hints <- h })
+		done <- s.link.Watch(s.t.Context(), func() { close(ready) }, func(h dispatch.Hint) { hints <- h })
 	}()
 	<-ready
+	return func() dispatch.Hint {
+		s.t.Helper()
+		select {
+		case h := <-hints:
+			return h
+		case <-time.After(10 * time.Second):
+			s.t.Fatal("no hint in 10 s")
+			return dispatch.Hint{}
+		}
+	}, done
+}
+
+func TestBroker_WatchTellsOfPresenceRequestsAndReplies(t *testing.T) {
+	s := newSite(t, nil)
+	c := s.register("cam-1")
+	hint, ended := s.watch()
 	c.connect()
-	if h := <-hints; h.Presence == nil || h.Presence.Device != c.id || !h.Presence.Online {
-		t.Errorf("hint %+v", h)
+	if h := hint(); h.Presence == nil || h.Presence.Device != c.id || !h.Presence.Online || h.Presence.Labels["fleet"] != "north" {
+		t.Errorf("hint %+v, want that it came, with its labels", h.Presence)
 	}
 	sent := s.send(c, alice)
+	if h := hint(); h.Request == nil || *h.Request != (dispatch.RequestHint{Device: c.id, Mailbox: alice, Request: sent.ID, State: device.StateDelivered}) {
+		t.Errorf("hint %+v, want that the request is delivered", h.Request)
+	}
 	c.reply(c.next())
-	if h := <-hints; h.Reply == nil || h.Reply.Request != sent.ID || h.Reply.Mailbox != alice || !h.Reply.Final {
+	if h := hint(); h.Reply == nil || h.Reply.Request != sent.ID || h.Reply.Mailbox != alice || !h.Reply.Final {
 		t.Errorf("hint %+v", h)
 	}
 	c.leave()
-	if h := <-hints; h.Presence == nil || h.Presence.Online {
+	if h := hint(); h.Presence == nil || h.Presence.Online {
 		t.Errorf("hint %+v", h)
 	}
 	s.stop()
-	if err := <-done; err == nil {
+	if err := <-ended; err == nil {
 		t.Error("the watch ended without an error")
 	}
 	s.start()
+}
+
+// A request without a reply ends in "no reply", and whoever watches is told when: I5.
+func TestBroker_WatchTellsOfDeadlines(t *testing.T) {
+	s := newSite(t, nil)
+	c := s.register("cam-1")
+	hint, _ := s.watch()
+	silent := sending(c, alice)
+	silent.Command.Hold, silent.Command.DeliverWithin, silent.Command.ReplyWithin = true, time.Second, time.Second
+	sent, _, err := s.link.Send(t.Context(), silent)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []device.State{device.StateHeld, device.StateExpired} {
+		if h := hint(); h.Request == nil || h.Request.Request != sent.ID || h.Request.State != want {
+			t.Errorf("hint %+v, want %s", h.Request, want)
+		}
+	}
 }
 
 func BenchmarkExchange(b *testing.B) {

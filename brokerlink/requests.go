@@ -144,7 +144,7 @@ func (l *Link) Acknowledge(ctx context.Context, dev device.ID, positions [][]byt
 
 // Watch implements dispatch.Broker.
 func (l *Link) Watch(ctx context.Context, ready func(), fn func(dispatch.Hint)) error {
-	stream, err := l.queue.Watch(ctx, &brokerv1.WatchRequest{Presence: true, Replies: true})
+	stream, err := l.queue.Watch(ctx, &brokerv1.WatchRequest{Presence: true, Replies: true, Requests: true})
 	if err != nil {
 		return translate(err, read)
 	}
@@ -158,7 +158,7 @@ func (l *Link) Watch(ctx context.Context, ready func(), fn func(dispatch.Hint)) 
 			ready()
 		case *brokerv1.WatchEvent_Presence:
 			fn(dispatch.Hint{Presence: &dispatch.PresenceHint{
-				Device: device.ID(e.Presence.DeviceId), Online: e.Presence.Online, Since: moment(e.Presence.Since),
+				Device: device.ID(e.Presence.DeviceId), Labels: e.Presence.Labels, Online: e.Presence.Online, Since: moment(e.Presence.Since),
 			}})
 		case *brokerv1.WatchEvent_Reply:
 			if m, ok := readMailbox(e.Reply.Mailbox); ok {
@@ -166,6 +166,14 @@ func (l *Link) Watch(ctx context.Context, ready func(), fn func(dispatch.Hint)) 
 					Device: device.ID(e.Reply.DeviceId), Mailbox: m, Request: device.RequestID(e.Reply.RequestId),
 					Seq: int(e.Reply.Seq), Final: e.Reply.Final,
 				}})
+			}
+		case *brokerv1.WatchEvent_Requests:
+			for _, r := range e.Requests.Requests {
+				if m, ok := readMailbox(r.Mailbox); ok {
+					fn(dispatch.Hint{Request: &dispatch.RequestHint{
+						Device: device.ID(r.DeviceId), Mailbox: m, Request: device.RequestID(r.RequestId), State: states[r.State],
+					}})
+				}
 			}
 		}
 	}

@@ -140,6 +140,7 @@ type DrainedReply struct {
 // Hint tells that something changed. It is at most once; whoever is woken reads.
 type Hint struct {
 	Reply    *ReplyHint
+	Request  *RequestHint
 	Presence *PresenceHint
 }
 
@@ -152,9 +153,18 @@ type ReplyHint struct {
 	Final   bool
 }
 
+// RequestHint tells that a request has come to a state. That it was answered, a ReplyHint tells.
+type RequestHint struct {
+	Device  device.ID
+	Mailbox device.Mailbox
+	Request device.RequestID
+	State   device.State
+}
+
 // PresenceHint tells that a device came or went.
 type PresenceHint struct {
 	Device device.ID
+	Labels device.Labels // of the device now; nil: none, or it is no longer registered
 	Online bool
 	Since  time.Time
 }

@@ -44,6 +44,7 @@ type Store struct {
 	cfg      Config
 	appender *stream.Appender
 	keys     *keys
+	ctx      context.Context // ends with Close
 	stop     context.CancelFunc
 	running  sync.WaitGroup
 
@@ -54,6 +55,8 @@ type Store struct {
 	records map[device.UUID]*entry
 	recent  *list.List // of *entry, newest first
 	dirty   map[*entry]struct{}
+	untold  map[*entry]struct{} // what Tell looks at next; nil: nobody is told
+	open    openRequests
 }
 
 // entry is a record in memory. Its facts may be ahead of the stream by what is dirty.
@@ -66,6 +69,7 @@ type entry struct {
 	version   int    // counts the changes made here
 	persisted int    // the version that is durable
 	writing   bool
+	told      device.State // what Tell told last; "": nothing since it was read
 	waiters   []waiter
 	place     *list.Element
 }
@@ -103,9 +107,9 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 		s.appender.Close()
 		return nil, fmt.Errorf("requests: %w", err)
 	}
-	ctx, s.stop = context.WithCancel(context.Background())
-	s.running.Go(func() { s.flushLoop(ctx) })
-	s.running.Go(func() { s.trimLoop(ctx) })
+	s.ctx, s.stop = context.WithCancel(context.Background())
+	s.running.Go(func() { s.flushLoop(s.ctx) })
+	s.running.Go(func() { s.trimLoop(s.ctx) })
 	return s, nil
 }
 
@@ -138,6 +142,7 @@ func (s *Store) Create(ctx context.Context, r Record) error {
 		}
 		e = s.remember(claims, r, 0)
 		e.version++
+		s.changed(e)
 	}
 	done := s.await(e)
 	s.write(e)
@@ -199,6 +204,7 @@ func (s *Store) change(e *entry, change func(*Record) bool) {
 	if change(&e.record) {
 		e.version++
 		s.dirty[e] = struct{}{}
+		s.changed(e)
 	}
 }
 
@@ -211,6 +217,7 @@ func (s *Store) UpdateNow(ctx context.Context, c device.Claims, change func(*Rec
 			e.version++
 			done = s.await(e)
 			s.write(e)
+			s.changed(e)
 		}
 	})
 	if done != nil {
@@ -333,6 +340,7 @@ func (s *Store) reconcile(e *entry) {
 		e.record.merge(&theirs)
 		e.revision = m.Seq
 		s.write(e)
+		s.changed(e)
 	case e.revision != 0: // dropped for its age or number
 		s.forget(e)
 		s.settle(e, e.version, errGone)
@@ -392,7 +400,7 @@ func (s *Store) remember(c device.Claims, r Record, revision uint64) *entry {
 			break
 		}
 		oldest := s.recent.Back().Value.(*entry)
-		if oldest.writing || oldest.persisted != oldest.version {
+		if _, untold := s.untold[oldest]; untold || oldest.writing || oldest.persisted != oldest.version {
 			s.recent.MoveToFront(oldest.place)
 			continue
 		}
@@ -406,6 +414,7 @@ func (s *Store) forget(e *entry) {
 	s.recent.Remove(e.place)
 	delete(s.records, e.uuid)
 	delete(s.dirty, e)
+	delete(s.untold, e)
 }
 
 func (s *Store) flushLoop(ctx context.Context) {

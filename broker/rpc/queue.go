@@ -119,7 +119,7 @@ func unavailable(err error, message string) error {
 // Watch streams hints until the caller ends it, falls behind, or the broker stops.
 func (s *QueueServer) Watch(in *brokerv1.WatchRequest, out grpc.ServerStreamingServer[brokerv1.WatchEvent]) error {
 	events, stop := s.Hub.Listen(func(e watch.Event) bool {
-		return in.Presence && e.Presence != nil || in.Replies && e.Reply != nil
+		return in.Presence && e.Presence != nil || in.Replies && e.Reply != nil || in.Requests && len(e.Requests) > 0
 	})
 	defer stop()
 	ready := &brokerv1.WatchEvent{Event: &brokerv1.WatchEvent_Ready_{Ready: &brokerv1.WatchEvent_Ready{}}}
@@ -146,13 +146,26 @@ func (s *QueueServer) Watch(in *brokerv1.WatchRequest, out grpc.ServerStreamingS
 func watchEvent(e watch.Event) *brokerv1.WatchEvent {
 	if p := e.Presence; p != nil {
 		return &brokerv1.WatchEvent{Event: &brokerv1.WatchEvent_Presence{Presence: &brokerv1.WatchEvent_PresenceChanged{
-			DeviceId: string(p.Device), Online: p.Online, Since: timestamp(p.Since),
+			DeviceId: string(p.Device), Online: p.Online, Since: timestamp(p.Since), Labels: p.Labels,
 		}}}
+	}
+	if len(e.Requests) > 0 {
+		return requestsChanged(e.Requests)
 	}
 	r := e.Reply
 	return &brokerv1.WatchEvent{Event: &brokerv1.WatchEvent_Reply{Reply: &brokerv1.WatchEvent_ReplyArrived{
 		DeviceId: string(r.Device), Mailbox: r.Mailbox[:], RequestId: string(r.Request), Seq: int32(r.Seq), Final: r.Final,
 	}}}
+}
+
+func requestsChanged(requests []watch.Request) *brokerv1.WatchEvent {
+	list := make([]*brokerv1.WatchEvent_RequestChanged, len(requests))
+	for i, r := range requests {
+		list[i] = &brokerv1.WatchEvent_RequestChanged{
+			DeviceId: string(r.Device), Mailbox: r.Mailbox[:], RequestId: string(r.Request), State: states[r.State],
+		}
+	}
+	return &brokerv1.WatchEvent{Event: &brokerv1.WatchEvent_Requests{Requests: &brokerv1.WatchEvent_RequestsChanged{Requests: list}}}
 }
 
 // untilStop returns a context that also ends when the broker stops.

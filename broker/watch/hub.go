@@ -1,4 +1,5 @@
-// Package watch tells whoever listens that a device came or went, or that a reply arrived.
+// Package watch tells whoever listens that a device came or went, that a reply arrived, or where
+// requests stand now.
 //
 // Hints are at most once. A listener that does not keep up is ended rather than waited for: it listens again, and looks.
 // A Hub is safe for concurrent use.
@@ -18,6 +19,7 @@ const backlog = 4096
 type Event struct {
 	Reply    *Reply
 	Presence *Presence
+	Requests []Request
 }
 
 // Reply tells that a reply is in its device's queue.
@@ -32,8 +34,17 @@ type Reply struct {
 // Presence tells that a device came or went.
 type Presence struct {
 	Device device.ID
+	Labels device.Labels // nil: the device has none, or is no longer registered
 	Online bool
 	Since  time.Time
+}
+
+// Request tells where a request stands that stood elsewhere before.
+type Request struct {
+	Device  device.ID
+	Mailbox device.Mailbox
+	Request device.RequestID
+	State   device.State
 }
 
 // Hub hands each event to all listeners. The zero value is ready for use.

@@ -1249,6 +1249,7 @@ type WatchRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Presence      bool                   `protobuf:"varint,1,opt,name=presence,proto3" json:"presence,omitempty"`
 	Replies       bool                   `protobuf:"varint,2,opt,name=replies,proto3" json:"replies,omitempty"`
+	Requests      bool                   `protobuf:"varint,3,opt,name=requests,proto3" json:"requests,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1297,6 +1298,13 @@ func (x *WatchRequest) GetReplies() bool {
 	return false
 }
 
+func (x *WatchRequest) GetRequests() bool {
+	if x != nil {
+		return x.Requests
+	}
+	return false
+}
+
 type WatchEvent struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Types that are valid to be assigned to Event:
@@ -1304,6 +1312,7 @@ type WatchEvent struct {
 	//	*WatchEvent_Ready_
 	//	*WatchEvent_Presence
 	//	*WatchEvent_Reply
+	//	*WatchEvent_Requests
 	Event         isWatchEvent_Event `protobuf_oneof:"event"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1373,6 +1382,15 @@ func (x *WatchEvent) GetReply() *WatchEvent_ReplyArrived {
 	return nil
 }
 
+func (x *WatchEvent) GetRequests() *WatchEvent_RequestsChanged {
+	if x != nil {
+		if x, ok := x.Event.(*WatchEvent_Requests); ok {
+			return x.Requests
+		}
+	}
+	return nil
+}
+
 type isWatchEvent_Event interface {
 	isWatchEvent_Event()
 }
@@ -1389,11 +1407,17 @@ type WatchEvent_Reply struct {
 	Reply *WatchEvent_ReplyArrived `protobuf:"bytes,3,opt,name=reply,proto3,oneof"`
 }
 
+type WatchEvent_Requests struct {
+	Requests *WatchEvent_RequestsChanged `protobuf:"bytes,4,opt,name=requests,proto3,oneof"`
+}
+
 func (*WatchEvent_Ready_) isWatchEvent_Event() {}
 
 func (*WatchEvent_Presence) isWatchEvent_Event() {}
 
 func (*WatchEvent_Reply) isWatchEvent_Event() {}
+
+func (*WatchEvent_Requests) isWatchEvent_Event() {}
 
 type Certificate struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2556,10 +2580,12 @@ func (*WatchEvent_Ready) Descriptor() ([]byte, []int) {
 }
 
 type WatchEvent_PresenceChanged struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	DeviceId      string                 `protobuf:"bytes,1,opt,name=device_id,json=deviceId,proto3" json:"device_id,omitempty"`
-	Online        bool                   `protobuf:"varint,2,opt,name=online,proto3" json:"online,omitempty"`
-	Since         *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=since,proto3" json:"since,omitempty"`
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	DeviceId string                 `protobuf:"bytes,1,opt,name=device_id,json=deviceId,proto3" json:"device_id,omitempty"`
+	Online   bool                   `protobuf:"varint,2,opt,name=online,proto3" json:"online,omitempty"`
+	Since    *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=since,proto3" json:"since,omitempty"`
+	// Of the device now; none where it is no longer registered.
+	Labels        map[string]string `protobuf:"bytes,4,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2611,6 +2637,13 @@ func (x *WatchEvent_PresenceChanged) GetOnline() bool {
 func (x *WatchEvent_PresenceChanged) GetSince() *timestamppb.Timestamp {
 	if x != nil {
 		return x.Since
+	}
+	return nil
+}
+
+func (x *WatchEvent_PresenceChanged) GetLabels() map[string]string {
+	if x != nil {
+		return x.Labels
 	}
 	return nil
 }
@@ -2689,6 +2722,120 @@ func (x *WatchEvent_ReplyArrived) GetFinal() bool {
 		return x.Final
 	}
 	return false
+}
+
+// Where requests stand that stood elsewhere before, within about 50 ms. That one was answered is not among it: the
+// final reply says so.
+type WatchEvent_RequestsChanged struct {
+	state         protoimpl.MessageState       `protogen:"open.v1"`
+	Requests      []*WatchEvent_RequestChanged `protobuf:"bytes,1,rep,name=requests,proto3" json:"requests,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchEvent_RequestsChanged) Reset() {
+	*x = WatchEvent_RequestsChanged{}
+	mi := &file_signaldevice_broker_v1_broker_proto_msgTypes[39]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchEvent_RequestsChanged) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchEvent_RequestsChanged) ProtoMessage() {}
+
+func (x *WatchEvent_RequestsChanged) ProtoReflect() protoreflect.Message {
+	mi := &file_signaldevice_broker_v1_broker_proto_msgTypes[39]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchEvent_RequestsChanged.ProtoReflect.Descriptor instead.
+func (*WatchEvent_RequestsChanged) Descriptor() ([]byte, []int) {
+	return file_signaldevice_broker_v1_broker_proto_rawDescGZIP(), []int{16, 3}
+}
+
+func (x *WatchEvent_RequestsChanged) GetRequests() []*WatchEvent_RequestChanged {
+	if x != nil {
+		return x.Requests
+	}
+	return nil
+}
+
+type WatchEvent_RequestChanged struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	DeviceId      string                 `protobuf:"bytes,1,opt,name=device_id,json=deviceId,proto3" json:"device_id,omitempty"`
+	Mailbox       []byte                 `protobuf:"bytes,2,opt,name=mailbox,proto3" json:"mailbox,omitempty"`
+	RequestId     string                 `protobuf:"bytes,3,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	State         RequestState           `protobuf:"varint,4,opt,name=state,proto3,enum=signaldevice.broker.v1.RequestState" json:"state,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchEvent_RequestChanged) Reset() {
+	*x = WatchEvent_RequestChanged{}
+	mi := &file_signaldevice_broker_v1_broker_proto_msgTypes[40]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchEvent_RequestChanged) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchEvent_RequestChanged) ProtoMessage() {}
+
+func (x *WatchEvent_RequestChanged) ProtoReflect() protoreflect.Message {
+	mi := &file_signaldevice_broker_v1_broker_proto_msgTypes[40]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchEvent_RequestChanged.ProtoReflect.Descriptor instead.
+func (*WatchEvent_RequestChanged) Descriptor() ([]byte, []int) {
+	return file_signaldevice_broker_v1_broker_proto_rawDescGZIP(), []int{16, 4}
+}
+
+func (x *WatchEvent_RequestChanged) GetDeviceId() string {
+	if x != nil {
+		return x.DeviceId
+	}
+	return ""
+}
+
+func (x *WatchEvent_RequestChanged) GetMailbox() []byte {
+	if x != nil {
+		return x.Mailbox
+	}
+	return nil
+}
+
+func (x *WatchEvent_RequestChanged) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+func (x *WatchEvent_RequestChanged) GetState() RequestState {
+	if x != nil {
+		return x.State
+	}
+	return RequestState_REQUEST_STATE_UNSPECIFIED
 }
 
 var File_signaldevice_broker_v1_broker_proto protoreflect.FileDescriptor
@@ -2795,27 +2942,41 @@ const file_signaldevice_broker_v1_broker_proto_rawDesc = "" +
 	"\tdevice_id\x18\x01 \x01(\tR\bdeviceId\x12\x1c\n" +
 	"\tpositions\x18\x02 \x03(\fR\tpositions\x12/\n" +
 	"\x05after\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x05after\"\x15\n" +
-	"\x13AcknowledgeResponse\"D\n" +
+	"\x13AcknowledgeResponse\"`\n" +
 	"\fWatchRequest\x12\x1a\n" +
 	"\bpresence\x18\x01 \x01(\bR\bpresence\x12\x18\n" +
-	"\areplies\x18\x02 \x01(\bR\areplies\"\x84\x04\n" +
+	"\areplies\x18\x02 \x01(\bR\areplies\x12\x1a\n" +
+	"\brequests\x18\x03 \x01(\bR\brequests\"\xf1\a\n" +
 	"\n" +
 	"WatchEvent\x12@\n" +
 	"\x05ready\x18\x01 \x01(\v2(.signaldevice.broker.v1.WatchEvent.ReadyH\x00R\x05ready\x12P\n" +
 	"\bpresence\x18\x02 \x01(\v22.signaldevice.broker.v1.WatchEvent.PresenceChangedH\x00R\bpresence\x12G\n" +
-	"\x05reply\x18\x03 \x01(\v2/.signaldevice.broker.v1.WatchEvent.ReplyArrivedH\x00R\x05reply\x1a\a\n" +
-	"\x05Ready\x1ax\n" +
+	"\x05reply\x18\x03 \x01(\v2/.signaldevice.broker.v1.WatchEvent.ReplyArrivedH\x00R\x05reply\x12P\n" +
+	"\brequests\x18\x04 \x01(\v22.signaldevice.broker.v1.WatchEvent.RequestsChangedH\x00R\brequests\x1a\a\n" +
+	"\x05Ready\x1a\x8b\x02\n" +
 	"\x0fPresenceChanged\x12\x1b\n" +
 	"\tdevice_id\x18\x01 \x01(\tR\bdeviceId\x12\x16\n" +
 	"\x06online\x18\x02 \x01(\bR\x06online\x120\n" +
-	"\x05since\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x1a\x8c\x01\n" +
+	"\x05since\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x12V\n" +
+	"\x06labels\x18\x04 \x03(\v2>.signaldevice.broker.v1.WatchEvent.PresenceChanged.LabelsEntryR\x06labels\x1a9\n" +
+	"\vLabelsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a\x8c\x01\n" +
 	"\fReplyArrived\x12\x1b\n" +
 	"\tdevice_id\x18\x01 \x01(\tR\bdeviceId\x12\x18\n" +
 	"\amailbox\x18\x02 \x01(\fR\amailbox\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x03 \x01(\tR\trequestId\x12\x10\n" +
 	"\x03seq\x18\x04 \x01(\x05R\x03seq\x12\x14\n" +
-	"\x05final\x18\x05 \x01(\bR\x05finalB\a\n" +
+	"\x05final\x18\x05 \x01(\bR\x05final\x1a`\n" +
+	"\x0fRequestsChanged\x12M\n" +
+	"\brequests\x18\x01 \x03(\v21.signaldevice.broker.v1.WatchEvent.RequestChangedR\brequests\x1a\xa2\x01\n" +
+	"\x0eRequestChanged\x12\x1b\n" +
+	"\tdevice_id\x18\x01 \x01(\tR\bdeviceId\x12\x18\n" +
+	"\amailbox\x18\x02 \x01(\fR\amailbox\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x03 \x01(\tR\trequestId\x12:\n" +
+	"\x05state\x18\x04 \x01(\x0e2$.signaldevice.broker.v1.RequestStateR\x05stateB\a\n" +
 	"\x05event\"z\n" +
 	"\vCertificate\x12 \n" +
 	"\vfingerprint\x18\x01 \x01(\tR\vfingerprint\x12\x10\n" +
@@ -2955,7 +3116,7 @@ func file_signaldevice_broker_v1_broker_proto_rawDescGZIP() []byte {
 }
 
 var file_signaldevice_broker_v1_broker_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_signaldevice_broker_v1_broker_proto_msgTypes = make([]protoimpl.MessageInfo, 43)
+var file_signaldevice_broker_v1_broker_proto_msgTypes = make([]protoimpl.MessageInfo, 46)
 var file_signaldevice_broker_v1_broker_proto_goTypes = []any{
 	(RequestState)(0),                   // 0: signaldevice.broker.v1.RequestState
 	(*SendRequest)(nil),                 // 1: signaldevice.broker.v1.SendRequest
@@ -2997,90 +3158,97 @@ var file_signaldevice_broker_v1_broker_proto_goTypes = []any{
 	(*WatchEvent_Ready)(nil),            // 37: signaldevice.broker.v1.WatchEvent.Ready
 	(*WatchEvent_PresenceChanged)(nil),  // 38: signaldevice.broker.v1.WatchEvent.PresenceChanged
 	(*WatchEvent_ReplyArrived)(nil),     // 39: signaldevice.broker.v1.WatchEvent.ReplyArrived
-	nil,                                 // 40: signaldevice.broker.v1.Device.LabelsEntry
-	nil,                                 // 41: signaldevice.broker.v1.CreateDeviceRequest.LabelsEntry
-	nil,                                 // 42: signaldevice.broker.v1.CreateEnrolmentCodeRequest.LabelsEntry
-	nil,                                 // 43: signaldevice.broker.v1.ListDevicesRequest.LabelsEntry
-	(*durationpb.Duration)(nil),         // 44: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil),       // 45: google.protobuf.Timestamp
+	(*WatchEvent_RequestsChanged)(nil),  // 40: signaldevice.broker.v1.WatchEvent.RequestsChanged
+	(*WatchEvent_RequestChanged)(nil),   // 41: signaldevice.broker.v1.WatchEvent.RequestChanged
+	nil,                                 // 42: signaldevice.broker.v1.WatchEvent.PresenceChanged.LabelsEntry
+	nil,                                 // 43: signaldevice.broker.v1.Device.LabelsEntry
+	nil,                                 // 44: signaldevice.broker.v1.CreateDeviceRequest.LabelsEntry
+	nil,                                 // 45: signaldevice.broker.v1.CreateEnrolmentCodeRequest.LabelsEntry
+	nil,                                 // 46: signaldevice.broker.v1.ListDevicesRequest.LabelsEntry
+	(*durationpb.Duration)(nil),         // 47: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil),       // 48: google.protobuf.Timestamp
 }
 var file_signaldevice_broker_v1_broker_proto_depIdxs = []int32{
-	44, // 0: signaldevice.broker.v1.SendRequest.deliver_within:type_name -> google.protobuf.Duration
-	44, // 1: signaldevice.broker.v1.SendRequest.reply_within:type_name -> google.protobuf.Duration
+	47, // 0: signaldevice.broker.v1.SendRequest.deliver_within:type_name -> google.protobuf.Duration
+	47, // 1: signaldevice.broker.v1.SendRequest.reply_within:type_name -> google.protobuf.Duration
 	36, // 2: signaldevice.broker.v1.SendRequest.labels:type_name -> signaldevice.broker.v1.SendRequest.LabelsEntry
-	44, // 3: signaldevice.broker.v1.SendRequest.wait_delivered:type_name -> google.protobuf.Duration
+	47, // 3: signaldevice.broker.v1.SendRequest.wait_delivered:type_name -> google.protobuf.Duration
 	4,  // 4: signaldevice.broker.v1.SendResponse.request:type_name -> signaldevice.broker.v1.Request
 	0,  // 5: signaldevice.broker.v1.Step.state:type_name -> signaldevice.broker.v1.RequestState
-	45, // 6: signaldevice.broker.v1.Step.at:type_name -> google.protobuf.Timestamp
+	48, // 6: signaldevice.broker.v1.Step.at:type_name -> google.protobuf.Timestamp
 	0,  // 7: signaldevice.broker.v1.Request.state:type_name -> signaldevice.broker.v1.RequestState
-	45, // 8: signaldevice.broker.v1.Request.created_at:type_name -> google.protobuf.Timestamp
-	45, // 9: signaldevice.broker.v1.Request.sent_at:type_name -> google.protobuf.Timestamp
-	45, // 10: signaldevice.broker.v1.Request.deliver_by:type_name -> google.protobuf.Timestamp
-	45, // 11: signaldevice.broker.v1.Request.reply_by:type_name -> google.protobuf.Timestamp
+	48, // 8: signaldevice.broker.v1.Request.created_at:type_name -> google.protobuf.Timestamp
+	48, // 9: signaldevice.broker.v1.Request.sent_at:type_name -> google.protobuf.Timestamp
+	48, // 10: signaldevice.broker.v1.Request.deliver_by:type_name -> google.protobuf.Timestamp
+	48, // 11: signaldevice.broker.v1.Request.reply_by:type_name -> google.protobuf.Timestamp
 	3,  // 12: signaldevice.broker.v1.Request.timeline:type_name -> signaldevice.broker.v1.Step
 	4,  // 13: signaldevice.broker.v1.CancelResponse.request:type_name -> signaldevice.broker.v1.Request
 	4,  // 14: signaldevice.broker.v1.GetRequestsResponse.requests:type_name -> signaldevice.broker.v1.Request
 	4,  // 15: signaldevice.broker.v1.ListRequestsResponse.requests:type_name -> signaldevice.broker.v1.Request
-	44, // 16: signaldevice.broker.v1.DrainRequest.wait:type_name -> google.protobuf.Duration
+	47, // 16: signaldevice.broker.v1.DrainRequest.wait:type_name -> google.protobuf.Duration
 	13, // 17: signaldevice.broker.v1.DrainResponse.replies:type_name -> signaldevice.broker.v1.DrainedReply
-	45, // 18: signaldevice.broker.v1.DrainedReply.received_at:type_name -> google.protobuf.Timestamp
-	44, // 19: signaldevice.broker.v1.AcknowledgeRequest.after:type_name -> google.protobuf.Duration
+	48, // 18: signaldevice.broker.v1.DrainedReply.received_at:type_name -> google.protobuf.Timestamp
+	47, // 19: signaldevice.broker.v1.AcknowledgeRequest.after:type_name -> google.protobuf.Duration
 	37, // 20: signaldevice.broker.v1.WatchEvent.ready:type_name -> signaldevice.broker.v1.WatchEvent.Ready
 	38, // 21: signaldevice.broker.v1.WatchEvent.presence:type_name -> signaldevice.broker.v1.WatchEvent.PresenceChanged
 	39, // 22: signaldevice.broker.v1.WatchEvent.reply:type_name -> signaldevice.broker.v1.WatchEvent.ReplyArrived
-	45, // 23: signaldevice.broker.v1.Certificate.not_after:type_name -> google.protobuf.Timestamp
-	40, // 24: signaldevice.broker.v1.Device.labels:type_name -> signaldevice.broker.v1.Device.LabelsEntry
-	18, // 25: signaldevice.broker.v1.Device.certificates:type_name -> signaldevice.broker.v1.Certificate
-	45, // 26: signaldevice.broker.v1.Device.created_at:type_name -> google.protobuf.Timestamp
-	45, // 27: signaldevice.broker.v1.Device.since:type_name -> google.protobuf.Timestamp
-	45, // 28: signaldevice.broker.v1.Device.last_seen:type_name -> google.protobuf.Timestamp
-	41, // 29: signaldevice.broker.v1.CreateDeviceRequest.labels:type_name -> signaldevice.broker.v1.CreateDeviceRequest.LabelsEntry
-	19, // 30: signaldevice.broker.v1.CreateDeviceResponse.device:type_name -> signaldevice.broker.v1.Device
-	35, // 31: signaldevice.broker.v1.CreateDeviceResponse.connection:type_name -> signaldevice.broker.v1.ConnectionInfo
-	42, // 32: signaldevice.broker.v1.CreateEnrolmentCodeRequest.labels:type_name -> signaldevice.broker.v1.CreateEnrolmentCodeRequest.LabelsEntry
-	44, // 33: signaldevice.broker.v1.CreateEnrolmentCodeRequest.expires_in:type_name -> google.protobuf.Duration
-	45, // 34: signaldevice.broker.v1.CreateEnrolmentCodeResponse.expires_at:type_name -> google.protobuf.Timestamp
-	43, // 35: signaldevice.broker.v1.ListDevicesRequest.labels:type_name -> signaldevice.broker.v1.ListDevicesRequest.LabelsEntry
-	19, // 36: signaldevice.broker.v1.ListDevicesResponse.devices:type_name -> signaldevice.broker.v1.Device
-	18, // 37: signaldevice.broker.v1.IssueCertificateResponse.certificate:type_name -> signaldevice.broker.v1.Certificate
-	45, // 38: signaldevice.broker.v1.WatchEvent.PresenceChanged.since:type_name -> google.protobuf.Timestamp
-	1,  // 39: signaldevice.broker.v1.RequestService.Send:input_type -> signaldevice.broker.v1.SendRequest
-	5,  // 40: signaldevice.broker.v1.RequestService.Cancel:input_type -> signaldevice.broker.v1.CancelRequest
-	7,  // 41: signaldevice.broker.v1.RequestService.GetRequests:input_type -> signaldevice.broker.v1.GetRequestsRequest
-	9,  // 42: signaldevice.broker.v1.RequestService.ListRequests:input_type -> signaldevice.broker.v1.ListRequestsRequest
-	11, // 43: signaldevice.broker.v1.QueueService.Drain:input_type -> signaldevice.broker.v1.DrainRequest
-	14, // 44: signaldevice.broker.v1.QueueService.Acknowledge:input_type -> signaldevice.broker.v1.AcknowledgeRequest
-	16, // 45: signaldevice.broker.v1.QueueService.Watch:input_type -> signaldevice.broker.v1.WatchRequest
-	20, // 46: signaldevice.broker.v1.DeviceService.CreateDevice:input_type -> signaldevice.broker.v1.CreateDeviceRequest
-	22, // 47: signaldevice.broker.v1.DeviceService.EnrolDevice:input_type -> signaldevice.broker.v1.EnrolDeviceRequest
-	23, // 48: signaldevice.broker.v1.DeviceService.CreateEnrolmentCode:input_type -> signaldevice.broker.v1.CreateEnrolmentCodeRequest
-	25, // 49: signaldevice.broker.v1.DeviceService.GetDevice:input_type -> signaldevice.broker.v1.GetDeviceRequest
-	26, // 50: signaldevice.broker.v1.DeviceService.ListDevices:input_type -> signaldevice.broker.v1.ListDevicesRequest
-	28, // 51: signaldevice.broker.v1.DeviceService.DeleteDevice:input_type -> signaldevice.broker.v1.DeleteDeviceRequest
-	30, // 52: signaldevice.broker.v1.DeviceService.IssueCertificate:input_type -> signaldevice.broker.v1.IssueCertificateRequest
-	32, // 53: signaldevice.broker.v1.DeviceService.RevokeCertificate:input_type -> signaldevice.broker.v1.RevokeCertificateRequest
-	34, // 54: signaldevice.broker.v1.DeviceService.GetConnectionInfo:input_type -> signaldevice.broker.v1.GetConnectionInfoRequest
-	2,  // 55: signaldevice.broker.v1.RequestService.Send:output_type -> signaldevice.broker.v1.SendResponse
-	6,  // 56: signaldevice.broker.v1.RequestService.Cancel:output_type -> signaldevice.broker.v1.CancelResponse
-	8,  // 57: signaldevice.broker.v1.RequestService.GetRequests:output_type -> signaldevice.broker.v1.GetRequestsResponse
-	10, // 58: signaldevice.broker.v1.RequestService.ListRequests:output_type -> signaldevice.broker.v1.ListRequestsResponse
-	12, // 59: signaldevice.broker.v1.QueueService.Drain:output_type -> signaldevice.broker.v1.DrainResponse
-	15, // 60: signaldevice.broker.v1.QueueService.Acknowledge:output_type -> signaldevice.broker.v1.AcknowledgeResponse
-	17, // 61: signaldevice.broker.v1.QueueService.Watch:output_type -> signaldevice.broker.v1.WatchEvent
-	21, // 62: signaldevice.broker.v1.DeviceService.CreateDevice:output_type -> signaldevice.broker.v1.CreateDeviceResponse
-	21, // 63: signaldevice.broker.v1.DeviceService.EnrolDevice:output_type -> signaldevice.broker.v1.CreateDeviceResponse
-	24, // 64: signaldevice.broker.v1.DeviceService.CreateEnrolmentCode:output_type -> signaldevice.broker.v1.CreateEnrolmentCodeResponse
-	19, // 65: signaldevice.broker.v1.DeviceService.GetDevice:output_type -> signaldevice.broker.v1.Device
-	27, // 66: signaldevice.broker.v1.DeviceService.ListDevices:output_type -> signaldevice.broker.v1.ListDevicesResponse
-	29, // 67: signaldevice.broker.v1.DeviceService.DeleteDevice:output_type -> signaldevice.broker.v1.DeleteDeviceResponse
-	31, // 68: signaldevice.broker.v1.DeviceService.IssueCertificate:output_type -> signaldevice.broker.v1.IssueCertificateResponse
-	33, // 69: signaldevice.broker.v1.DeviceService.RevokeCertificate:output_type -> signaldevice.broker.v1.RevokeCertificateResponse
-	35, // 70: signaldevice.broker.v1.DeviceService.GetConnectionInfo:output_type -> signaldevice.broker.v1.ConnectionInfo
-	55, // [55:71] is the sub-list for method output_type
-	39, // [39:55] is the sub-list for method input_type
-	39, // [39:39] is the sub-list for extension type_name
-	39, // [39:39] is the sub-list for extension extendee
-	0,  // [0:39] is the sub-list for field type_name
+	40, // 23: signaldevice.broker.v1.WatchEvent.requests:type_name -> signaldevice.broker.v1.WatchEvent.RequestsChanged
+	48, // 24: signaldevice.broker.v1.Certificate.not_after:type_name -> google.protobuf.Timestamp
+	43, // 25: signaldevice.broker.v1.Device.labels:type_name -> signaldevice.broker.v1.Device.LabelsEntry
+	18, // 26: signaldevice.broker.v1.Device.certificates:type_name -> signaldevice.broker.v1.Certificate
+	48, // 27: signaldevice.broker.v1.Device.created_at:type_name -> google.protobuf.Timestamp
+	48, // 28: signaldevice.broker.v1.Device.since:type_name -> google.protobuf.Timestamp
+	48, // 29: signaldevice.broker.v1.Device.last_seen:type_name -> google.protobuf.Timestamp
+	44, // 30: signaldevice.broker.v1.CreateDeviceRequest.labels:type_name -> signaldevice.broker.v1.CreateDeviceRequest.LabelsEntry
+	19, // 31: signaldevice.broker.v1.CreateDeviceResponse.device:type_name -> signaldevice.broker.v1.Device
+	35, // 32: signaldevice.broker.v1.CreateDeviceResponse.connection:type_name -> signaldevice.broker.v1.ConnectionInfo
+	45, // 33: signaldevice.broker.v1.CreateEnrolmentCodeRequest.labels:type_name -> signaldevice.broker.v1.CreateEnrolmentCodeRequest.LabelsEntry
+	47, // 34: signaldevice.broker.v1.CreateEnrolmentCodeRequest.expires_in:type_name -> google.protobuf.Duration
+	48, // 35: signaldevice.broker.v1.CreateEnrolmentCodeResponse.expires_at:type_name -> google.protobuf.Timestamp
+	46, // 36: signaldevice.broker.v1.ListDevicesRequest.labels:type_name -> signaldevice.broker.v1.ListDevicesRequest.LabelsEntry
+	19, // 37: signaldevice.broker.v1.ListDevicesResponse.devices:type_name -> signaldevice.broker.v1.Device
+	18, // 38: signaldevice.broker.v1.IssueCertificateResponse.certificate:type_name -> signaldevice.broker.v1.Certificate
+	48, // 39: signaldevice.broker.v1.WatchEvent.PresenceChanged.since:type_name -> google.protobuf.Timestamp
+	42, // 40: signaldevice.broker.v1.WatchEvent.PresenceChanged.labels:type_name -> signaldevice.broker.v1.WatchEvent.PresenceChanged.LabelsEntry
+	41, // 41: signaldevice.broker.v1.WatchEvent.RequestsChanged.requests:type_name -> signaldevice.broker.v1.WatchEvent.RequestChanged
+	0,  // 42: signaldevice.broker.v1.WatchEvent.RequestChanged.state:type_name -> signaldevice.broker.v1.RequestState
+	1,  // 43: signaldevice.broker.v1.RequestService.Send:input_type -> signaldevice.broker.v1.SendRequest
+	5,  // 44: signaldevice.broker.v1.RequestService.Cancel:input_type -> signaldevice.broker.v1.CancelRequest
+	7,  // 45: signaldevice.broker.v1.RequestService.GetRequests:input_type -> signaldevice.broker.v1.GetRequestsRequest
+	9,  // 46: signaldevice.broker.v1.RequestService.ListRequests:input_type -> signaldevice.broker.v1.ListRequestsRequest
+	11, // 47: signaldevice.broker.v1.QueueService.Drain:input_type -> signaldevice.broker.v1.DrainRequest
+	14, // 48: signaldevice.broker.v1.QueueService.Acknowledge:input_type -> signaldevice.broker.v1.AcknowledgeRequest
+	16, // 49: signaldevice.broker.v1.QueueService.Watch:input_type -> signaldevice.broker.v1.WatchRequest
+	20, // 50: signaldevice.broker.v1.DeviceService.CreateDevice:input_type -> signaldevice.broker.v1.CreateDeviceRequest
+	22, // 51: signaldevice.broker.v1.DeviceService.EnrolDevice:input_type -> signaldevice.broker.v1.EnrolDeviceRequest
+	23, // 52: signaldevice.broker.v1.DeviceService.CreateEnrolmentCode:input_type -> signaldevice.broker.v1.CreateEnrolmentCodeRequest
+	25, // 53: signaldevice.broker.v1.DeviceService.GetDevice:input_type -> signaldevice.broker.v1.GetDeviceRequest
+	26, // 54: signaldevice.broker.v1.DeviceService.ListDevices:input_type -> signaldevice.broker.v1.ListDevicesRequest
+	28, // 55: signaldevice.broker.v1.DeviceService.DeleteDevice:input_type -> signaldevice.broker.v1.DeleteDeviceRequest
+	30, // 56: signaldevice.broker.v1.DeviceService.IssueCertificate:input_type -> signaldevice.broker.v1.IssueCertificateRequest
+	32, // 57: signaldevice.broker.v1.DeviceService.RevokeCertificate:input_type -> signaldevice.broker.v1.RevokeCertificateRequest
+	34, // 58: signaldevice.broker.v1.DeviceService.GetConnectionInfo:input_type -> signaldevice.broker.v1.GetConnectionInfoRequest
+	2,  // 59: signaldevice.broker.v1.RequestService.Send:output_type -> signaldevice.broker.v1.SendResponse
+	6,  // 60: signaldevice.broker.v1.RequestService.Cancel:output_type -> signaldevice.broker.v1.CancelResponse
+	8,  // 61: signaldevice.broker.v1.RequestService.GetRequests:output_type -> signaldevice.broker.v1.GetRequestsResponse
+	10, // 62: signaldevice.broker.v1.RequestService.ListRequests:output_type -> signaldevice.broker.v1.ListRequestsResponse
+	12, // 63: signaldevice.broker.v1.QueueService.Drain:output_type -> signaldevice.broker.v1.DrainResponse
+	15, // 64: signaldevice.broker.v1.QueueService.Acknowledge:output_type -> signaldevice.broker.v1.AcknowledgeResponse
+	17, // 65: signaldevice.broker.v1.QueueService.Watch:output_type -> signaldevice.broker.v1.WatchEvent
+	21, // 66: signaldevice.broker.v1.DeviceService.CreateDevice:output_type -> signaldevice.broker.v1.CreateDeviceResponse
+	21, // 67: signaldevice.broker.v1.DeviceService.EnrolDevice:output_type -> signaldevice.broker.v1.CreateDeviceResponse
+	24, // 68: signaldevice.broker.v1.DeviceService.CreateEnrolmentCode:output_type -> signaldevice.broker.v1.CreateEnrolmentCodeResponse
+	19, // 69: signaldevice.broker.v1.DeviceService.GetDevice:output_type -> signaldevice.broker.v1.Device
+	27, // 70: signaldevice.broker.v1.DeviceService.ListDevices:output_type -> signaldevice.broker.v1.ListDevicesResponse
+	29, // 71: signaldevice.broker.v1.DeviceService.DeleteDevice:output_type -> signaldevice.broker.v1.DeleteDeviceResponse
+	31, // 72: signaldevice.broker.v1.DeviceService.IssueCertificate:output_type -> signaldevice.broker.v1.IssueCertificateResponse
+	33, // 73: signaldevice.broker.v1.DeviceService.RevokeCertificate:output_type -> signaldevice.broker.v1.RevokeCertificateResponse
+	35, // 74: signaldevice.broker.v1.DeviceService.GetConnectionInfo:output_type -> signaldevice.broker.v1.ConnectionInfo
+	59, // [59:75] is the sub-list for method output_type
+	43, // [43:59] is the sub-list for method input_type
+	43, // [43:43] is the sub-list for extension type_name
+	43, // [43:43] is the sub-list for extension extendee
+	0,  // [0:43] is the sub-list for field type_name
 }
 
 func init() { file_signaldevice_broker_v1_broker_proto_init() }
@@ -3096,6 +3264,7 @@ func file_signaldevice_broker_v1_broker_proto_init() {
 		(*WatchEvent_Ready_)(nil),
 		(*WatchEvent_Presence)(nil),
 		(*WatchEvent_Reply)(nil),
+		(*WatchEvent_Requests)(nil),
 	}
 	file_signaldevice_broker_v1_broker_proto_msgTypes[19].OneofWrappers = []any{
 		(*CreateDeviceRequest_Certificate)(nil),
@@ -3112,7 +3281,7 @@ func file_signaldevice_broker_v1_broker_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_signaldevice_broker_v1_broker_proto_rawDesc), len(file_signaldevice_broker_v1_broker_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   43,
+			NumMessages:   46,
 			NumExtensions: 0,
 			NumServices:   3,
 		},
