@@ -89,6 +89,7 @@ type Service interface {
 	Request(ctx context.Context, c Caller, id device.RequestID) (device.Request, error)
 	Requests(ctx context.Context, c Caller, f RequestFilter) (items []device.Request, next string, err error)
 	Cancel(ctx context.Context, c Caller, id device.RequestID) (device.Request, error)
+	Subscribe(c Caller, after string) (*Subscription, error)
 
 	Register(ctx context.Context, c Caller, d NewDevice) (Registration, error)
 	Enrol(ctx context.Context, e Enrolment) (Registration, error)

@@ -23,11 +23,6 @@ type Config struct {
 	Cache     Cache
 	Catalogue Catalogue
 
-	// OnHint is given each of the broker's hints, in the order they come. It must not block. Nil: nobody is interested.
-	OnHint func(Hint)
-	// OnResync tells that hints may have been missed before now. It must not block. Nil: nobody is interested.
-	OnResync func()
-
 	Observer Observer         // nil: nobody counts
 	Log      *slog.Logger     // nil: nothing is logged
 	Clock    func() time.Time // nil: time.Now; for outages only
@@ -68,10 +63,9 @@ type Dispatcher struct {
 	cache     *cachePort
 	broker    *brokerPort
 	waiters   *waiters
+	streams   *streams
 	watching  *watching
 	moves     moves
-	onHint    func(Hint)
-	onResync  func()
 	observer  Observer
 	log       *slog.Logger
 
@@ -92,19 +86,12 @@ func New(cfg Config) *Dispatcher {
 	if cfg.Clock == nil {
 		cfg.Clock = time.Now
 	}
-	if cfg.OnHint == nil {
-		cfg.OnHint = func(Hint) {}
-	}
-	if cfg.OnResync == nil {
-		cfg.OnResync = func() {}
-	}
 	d := &Dispatcher{
 		grace:     min(max(0, cfg.ReplyGrace), MaxReplyGrace),
 		catalogue: cfg.Catalogue,
 		waiters:   newWaiters(),
+		streams:   newStreams(),
 		watching:  newWatching(),
-		onHint:    cfg.OnHint,
-		onResync:  cfg.OnResync,
 		observer:  cfg.Observer,
 		log:       cfg.Log,
 		closing:   make(chan struct{}),
@@ -140,9 +127,14 @@ func (d *Dispatcher) Run(ctx context.Context) {
 	running.Wait()
 }
 
-// Close ends Run and every wait; waiting calls answer at once with what they know. Calls made afterwards work, but do
-// not wait. It is safe to call more than once.
-func (d *Dispatcher) Close() { d.closeOnce.Do(func() { close(d.closing) }) }
+// Close ends Run, every wait and every stream of events; waiting calls answer at once with what they know. Calls made
+// afterwards work, but do not wait. It is safe to call more than once.
+func (d *Dispatcher) Close() {
+	d.closeOnce.Do(func() {
+		close(d.closing)
+		d.streams.close()
+	})
+}
 
 // Degraded names the dependencies that do not answer now, and since when: the broker first. A dependency is named for a
 // second after its last failure, so that the answer which met the failure can say so.

@@ -123,6 +123,7 @@ type fakeBroker struct {
 	streams  int
 	watchers map[int]func(dispatch.Hint)
 	cuts     map[int]func()
+	arrived  func() // what happens right after a reply reached its queue
 	sent     []dispatch.Send
 	created  []dispatch.NewDevice
 }
@@ -437,12 +438,22 @@ func (b *fakeBroker) arrive(id device.RequestID, seq int, final bool, body strin
 	if final {
 		rec.State = device.StateAnswered
 	}
+	b.mu.Unlock()
+	if b.arrived != nil {
+		b.arrived()
+	}
+	b.tell(dispatch.Hint{Reply: &dispatch.ReplyHint{Device: r.Device, Mailbox: r.Mailbox, Request: id, Seq: seq, Final: final}})
+	return true
+}
+
+// tell gives a hint to everyone who watches.
+func (b *fakeBroker) tell(h dispatch.Hint) {
+	b.mu.Lock()
 	watchers := slices.Collect(maps.Values(b.watchers))
 	b.mu.Unlock()
 	for _, fn := range watchers {
-		fn(dispatch.Hint{Reply: &dispatch.ReplyHint{Device: r.Device, Mailbox: r.Mailbox, Request: id, Seq: seq, Final: final}})
+		fn(h)
 	}
-	return true
 }
 
 // holds reports whether the reply is in the queue, one in its grace included.

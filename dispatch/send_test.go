@@ -159,8 +159,7 @@ func TestSend_WaitsForTheFinalReply(t *testing.T) {
 		"no cache":                  func(s *system) { s.cache.always(cacheDown) },
 		"full cache":                func(s *system) { s.cache.setLimit(1) },
 		"another client polls between": func(s *system) {
-			s.cfg.OnHint = func(dispatch.Hint) { _, _ = s.poll(bob) }
-			s.Dispatcher = dispatch.New(s.cfg)
+			s.broker.arrived = func() { _, _ = s.poll(bob) }
 		},
 		"no hints": func(s *system) { s.broker.always(brokerDown, "watch") },
 	} {

@@ -223,14 +223,21 @@ func (d *Dispatcher) watchOnce(ctx context.Context) error {
 		if d.watching.set(true) {
 			d.log.Info("hints flow")
 		}
-		d.onResync()
+		d.streams.resync()
 	}
 	return d.broker.Watch(ctx, ready, d.hint)
 }
 
+// hint wakes those who wait and tells those who watch.
 func (d *Dispatcher) hint(h Hint) {
+	d.streams.publish(h)
 	if r := h.Reply; r != nil {
 		d.waiters.notify(place{r.Mailbox, r.Device}, r.Request, r.Final)
+		if r.Final {
+			d.streams.publish(Hint{Request: &RequestHint{r.Device, r.Mailbox, r.Request, device.StateAnswered}})
+		}
 	}
-	d.onHint(h)
+	if r := h.Request; r != nil && (settled(r.State) || r.State == device.StateNoReply) {
+		d.waiters.notify(place{r.Mailbox, r.Device}, r.Request, false)
+	}
 }

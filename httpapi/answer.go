@@ -25,6 +25,8 @@ type answer struct {
 	client device.ClientID // set once the caller is known
 	status int             // 0: nothing written yet
 	err    error           // what the problem was made of
+
+	answered time.Time // when a stream began; zero: the answer ends with the call
 }
 
 func newAnswer(rw http.ResponseWriter, degraded func() []dispatch.Outage) *answer {

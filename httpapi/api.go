@@ -4,8 +4,9 @@
 // It promises that a call that breaks a rule of the document changes nothing and gets one problem (RFC 9457) that names
 // the fault; that nothing of a call is echoed into a problem or a log line unless it is known to be harmless; and that
 // every call is bounded: its body, its time, and how often one client calls. It decides nothing about devices,
-// permissions or replies, keeps no state but rate limits, and does not terminate TLS. How many calls wait is the
-// dispatcher's to bound; it also ends the waits before the process stops, and those calls answer with what there is.
+// permissions or replies, keeps no state but rate limits, and does not terminate TLS. How many calls wait and how many
+// streams of events are open is the dispatcher's to bound; it also ends both before the process stops, and calls that
+// waited answer with what there is.
 //
 // The document comes first: openapi.yaml is written by hand, and tests hold routes and answers against it.
 //
@@ -118,6 +119,7 @@ func (a *API) routes() []route {
 		{"GET", "/v1/requests", a.authenticated(a.listRequests)},
 		{"GET", "/v1/requests/{id}", a.authenticated(a.getRequest)},
 		{"DELETE", "/v1/requests/{id}", a.authenticated(a.cancelRequest)},
+		{"GET", "/v1/events", a.authenticated(a.streamEvents)},
 		{"GET", "/v1/me", a.authenticated(a.me)},
 		{"GET", "/openapi.yaml", a.openAPIYAML},
 		{"GET", "/openapi.json", a.openAPIJSON},
@@ -165,7 +167,7 @@ func notFound(*answer, *http.Request) error {
 func (a *API) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	w := newAnswer(rw, a.cfg.Service.Degraded)
 	start := time.Now()
-	defer func() { a.finish(w, r, time.Since(start), recover()) }()
+	defer func() { a.finish(w, r, start, recover()) }()
 
 	a.boundBody(w, r)
 	if !canonical(r.URL.EscapedPath()) {
@@ -197,7 +199,8 @@ func (a *API) checkOrigin(r *http.Request) error {
 }
 
 // finish ends a call: it turns a panic into a problem, measures, and writes the one log line of the call.
-func (a *API) finish(w *answer, r *http.Request, took time.Duration, panicked any) {
+func (a *API) finish(w *answer, r *http.Request, start time.Time, panicked any) {
+	took := time.Since(start)
 	if err, ok := panicked.(error); ok && errors.Is(err, http.ErrAbortHandler) {
 		panic(panicked)
 	}
@@ -205,6 +208,9 @@ func (a *API) finish(w *answer, r *http.Request, took time.Duration, panicked an
 		a.fail(w, r, panicError(panicked))
 	}
 	route := routeOf(r)
+	if !w.answered.IsZero() {
+		took = w.answered.Sub(start)
+	}
 	a.cfg.Metrics.answered(route, r.Method, w.status, took)
 
 	level := slog.LevelDebug

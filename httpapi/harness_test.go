@@ -56,6 +56,9 @@ type fakeService struct {
 	repeated bool
 	next     string
 	onCall   func(ctx context.Context) // runs inside of each call that can wait
+	events   chan dispatch.Event       // of every subscription; its closing ends them
+	behind   bool                      // said of them
+	closed   int                       // subscriptions that were closed
 }
 
 func (s *fakeService) note(name string, c dispatch.Caller, input any) error {
@@ -158,6 +161,17 @@ func (s *fakeService) Cancel(_ context.Context, c dispatch.Caller, id device.Req
 	return r, s.note("Cancel", c, id)
 }
 
+func (s *fakeService) Subscribe(c dispatch.Caller, after string) (*dispatch.Subscription, error) {
+	if err := s.note("Subscribe", c, after); err != nil {
+		return nil, err
+	}
+	return &dispatch.Subscription{
+		Events: s.events,
+		Behind: func() bool { s.mu.Lock(); defer s.mu.Unlock(); return s.behind },
+		Close:  func() { s.mu.Lock(); defer s.mu.Unlock(); s.closed++ },
+	}, nil
+}
+
 func (s *fakeService) registration(cert string) dispatch.Registration {
 	return dispatch.Registration{
 		Device: goodDevice(), Certificate: cert, CA: "the CA", MQTT: "ssl://broker:8883", Repeated: s.repeated,
@@ -215,6 +229,7 @@ func newHarness(t testing.TB, edit ...func(*Config)) *harness {
 	t.Helper()
 	h := &harness{t: t, log: &bytes.Buffer{}, now: noon}
 	h.service = &fakeService{
+		events:  make(chan dispatch.Event, 100),
 		sent:    dispatch.SendResult{Request: goodRequest()},
 		replies: dispatch.Replies{Source: dispatch.SourceBroker},
 	}

@@ -25,6 +25,8 @@ type Metrics struct {
 	drained   *prometheus.CounterVec
 	up        *prometheus.GaugeVec
 	durations *prometheus.HistogramVec
+	streams   prometheus.Gauge
+	dropped   *prometheus.CounterVec
 }
 
 var _ dispatch.Observer = (*Metrics)(nil)
@@ -46,11 +48,19 @@ func NewMetrics(cfg MetricsConfig) (*Metrics, error) {
 		}, []string{"dependency"}),
 		durations: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name:    "signal_device_http_request_duration_seconds",
-			Help:    "Time from a call's header to its answer; calls that wait included.",
+			Help:    "Time from a call's header to its answer, of a stream to its beginning; calls that wait included.",
 			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2, 5, 10, 30, 60},
 		}, []string{"route", "method", "code"}),
+		streams: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "signal_device_event_streams",
+			Help: "Streams of server-sent events that are open.",
+		}),
+		dropped: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "signal_device_event_streams_dropped_total",
+			Help: "Streams ended because their reader fell behind, or took nothing for as long as a write may take.",
+		}, []string{"reason"}),
 	}
-	collectors := []prometheus.Collector{m.requests, m.drained, m.up, m.durations}
+	collectors := []prometheus.Collector{m.requests, m.drained, m.up, m.durations, m.streams, m.dropped}
 	if cfg.CacheRecords != nil {
 		collectors = append(collectors, cacheRecords{cfg.CacheRecords})
 	}
@@ -87,6 +97,25 @@ func (m *Metrics) answered(route, method string, status int, took time.Duration)
 		return
 	}
 	m.durations.WithLabelValues(route, knownMethod(method), strconv.Itoa(status)).Observe(took.Seconds())
+}
+
+func (m *Metrics) streamBegan() {
+	if m != nil {
+		m.streams.Inc()
+	}
+}
+
+func (m *Metrics) streamEnded() {
+	if m != nil {
+		m.streams.Dec()
+	}
+}
+
+// streamDropped counts a stream that was ended for its reader's fault: "behind" or "blocked".
+func (m *Metrics) streamDropped(reason string) {
+	if m != nil {
+		m.dropped.WithLabelValues(reason).Inc()
+	}
 }
 
 // knownMethod keeps made-up methods out of the labels.
