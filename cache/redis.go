@@ -3,9 +3,6 @@ package cache
 import (
 	"cmp"
 	"context"
-	"crypto/sha256"
-	"encoding/base64"
-	"encoding/hex"
 	"log/slog"
 	"slices"
 	"strconv"
@@ -103,15 +100,16 @@ func (r *Redis) putCall(replies []device.Reply, group []int) call {
 	t := tagOf(replies[group[0]].Mailbox)
 	c := call{
 		tag:  t,
-		keys: append(make([]string, 0, 1+3*len(group)), t.live()),
-		args: append(make([]string, 0, 1+3*len(group)), millis(r.ttl)),
+		keys: make([]string, 0, 3*len(group)),
+		args: append(make([]string, 0, 1+2*len(group)), millis(r.ttl)),
 	}
 	for _, i := range group {
 		reply := replies[i]
-		digest, seq := digestOf(reply.Mailbox, reply.Device, reply.Request), strconv.Itoa(reply.Seq)
-		name := digest + ":" + seq
-		c.keys = append(c.keys, t.unread(reply.Mailbox, reply.Device), t.requests()+digest, t.replies()+name)
-		c.args = append(c.args, name, seq, rueidis.BinaryString(encodeRecord(reply)))
+		o := ownerOf(reply.Mailbox, reply.Device)
+		d := o.digest(reply.Request)
+		name := d.name(reply.Seq)
+		c.keys = append(c.keys, t.unread(o.part()), t.seqs()+string(d[:]), t.replies()+name)
+		c.args = append(c.args, o.pair()+name, rueidis.BinaryString(encodeRecord(o, d, reply)))
 	}
 	return c
 }
@@ -126,13 +124,15 @@ func (r *Redis) Take(ctx context.Context, q dispatch.Take) (dispatch.Taken, erro
 		return dispatch.Taken{}, err
 	}
 	ids := distinct(q.IDs)
-	t := tagOf(q.Mailbox)
-	keys := append(make([]string, 0, 2+len(ids)), t.live(), t.unread(q.Mailbox, q.Device))
+	t, o := tagOf(q.Mailbox), ownerOf(q.Mailbox, q.Device)
+	keys := append(make([]string, 0, 2+len(ids)), t.unread(o.part()), t.grace())
 	for _, id := range ids {
-		keys = append(keys, t.requests()+digestOf(q.Mailbox, q.Device, id))
+		d := o.digest(id)
+		keys = append(keys, t.seqs()+string(d[:]))
 	}
 	values, err := s.runOne(ctx, r.scripts.take, call{tag: t, keys: keys, args: []string{
-		t.requests(), t.replies(), millis(max(0, q.Grace)), strconv.Itoa(maxTakeReplies), strconv.Itoa(maxTakeBytes),
+		t.replies(), t.seqs(), o.pair(), string(o[:]),
+		millis(max(0, q.Grace)), strconv.Itoa(maxTakeReplies), strconv.Itoa(maxTakeBytes),
 	}})
 	if err != nil {
 		return dispatch.Taken{}, failure("take", err)
@@ -148,7 +148,7 @@ func readTaken(values []rueidis.RedisMessage, q dispatch.Take, ids []device.Requ
 	if len(values) != 3 {
 		return dispatch.Taken{}, errAnswer
 	}
-	pairs, err := values[0].ToArray()
+	records, err := values[0].ToArray()
 	if err != nil {
 		return dispatch.Taken{}, err
 	}
@@ -157,16 +157,12 @@ func readTaken(values []rueidis.RedisMessage, q dispatch.Take, ids []device.Requ
 		reply  device.Reply
 	}
 	var all []found
-	for i := 0; i+1 < len(pairs); i += 2 {
-		expiry, err := pairs[i].AsInt64()
+	for _, value := range records {
+		record, err := value.AsBytes()
 		if err != nil {
 			return dispatch.Taken{}, err
 		}
-		record, err := pairs[i+1].AsBytes()
-		if err != nil {
-			return dispatch.Taken{}, err
-		}
-		reply, err := decodeRecord(record)
+		expiry, reply, err := decodeRecord(record)
 		if err != nil {
 			return dispatch.Taken{}, err
 		}
@@ -203,9 +199,10 @@ func (r *Redis) Unread(ctx context.Context, m device.Mailbox, dev device.ID) ([]
 	if err != nil {
 		return nil, 0, err
 	}
-	t := tagOf(m)
+	t, o := tagOf(m), ownerOf(m, dev)
 	values, err := s.runOne(ctx, r.scripts.unread, call{
-		tag: t, keys: []string{t.unread(m, dev)}, args: []string{t.replies(), strconv.Itoa(maxHead)},
+		tag: t, keys: []string{t.unread(o.part())},
+		args: []string{t.replies(), o.pair(), string(o[:]), strconv.Itoa(maxHead)},
 	})
 	if err != nil {
 		return nil, 0, unavailable("unread", err)
@@ -227,8 +224,7 @@ func (r *Redis) Unread(ctx context.Context, m device.Mailbox, dev device.ID) ([]
 	return distinct(ids), total, nil
 }
 
-// Records adds up one sorted set for each tag: 256 scripts in one round trip, each logarithmic. It implements
-// dispatch.Cache.
+// Records adds up the sorted sets of each tag: 256 scripts in one round trip. It implements dispatch.Cache.
 func (r *Redis) Records(ctx context.Context) (int64, error) {
 	if err := checkContext(ctx, "records"); err != nil {
 		return 0, err
@@ -239,7 +235,11 @@ func (r *Redis) Records(ctx context.Context) (int64, error) {
 	}
 	var calls []call
 	for _, t := range allTags() {
-		calls = append(calls, call{tag: t, keys: []string{t.live()}})
+		keys := []string{t.grace()}
+		for part := range byte(unreadParts) {
+			keys = append(keys, t.unread(part))
+		}
+		calls = append(calls, call{tag: t, keys: keys})
 	}
 	var total int64
 	for _, a := range s.run(ctx, r.scripts.count, calls) {
@@ -253,48 +253,6 @@ func (r *Redis) Records(ctx context.Context) (int64, error) {
 		total += n
 	}
 	return total, nil
-}
-
-// tag is the part of a key that decides its cluster slot: the first byte of the mailbox. All keys of a mailbox are in
-// one slot, and 256 tags are few enough to add up and enough to spread over a cluster.
-type tag byte
-
-func tagOf(m device.Mailbox) tag { return tag(m[0]) }
-
-func allTags() []tag {
-	tags := make([]tag, 256)
-	for i := range tags {
-		tags[i] = tag(i)
-	}
-	return tags
-}
-
-func (t tag) String() string { return "{" + hex.EncodeToString([]byte{byte(t)}) + "}" }
-
-// live is a sorted set: the name of each reply that has its body, scored by when the body goes, in ms.
-func (t tag) live() string { return "live" + t.String() }
-
-// unread is a sorted set: the name of each unread reply of the device to the mailbox, scored by its expiry in µs.
-func (t tag) unread(m device.Mailbox, dev device.ID) string {
-	return "unread" + t.String() + ":" + base64.RawURLEncoding.EncodeToString(m[:]) + ":" + string(dev)
-}
-
-// requests begins the keys of requests, each a hash that goes on with the digest: for each seq "<expiry in µs>" while
-// unread, "<expiry in µs> <end of grace in ms>" once read. Its fields are the marks.
-func (t tag) requests() string { return "request" + t.String() + ":" }
-
-// replies begins the keys of replies, each a record that goes on with its name, "<digest>:<seq>".
-func (t tag) replies() string { return "reply" + t.String() + ":" }
-
-// digestOf names a request of a mailbox at a device in 22 characters. It keeps keys short, and no caller reaches the
-// records of another mailbox or device by any request id (I3).
-func digestOf(m device.Mailbox, dev device.ID, id device.RequestID) string {
-	h := sha256.New()
-	h.Write(m[:])
-	h.Write([]byte(dev))
-	h.Write([]byte{0}) // no device id holds it
-	h.Write([]byte(id))
-	return base64.RawURLEncoding.EncodeToString(h.Sum(nil)[:16])
 }
 
 func millis(d time.Duration) string { return strconv.FormatInt(d.Milliseconds(), 10) }

@@ -51,7 +51,7 @@ func TestRedis_BodiesExpireByRedisItself(t *testing.T) {
 	before := redisTime(t, admin)
 	put(t, c, reply("r"))
 	after := redisTime(t, admin)
-	body := keys(t, admin, "reply*")[0]
+	body := keys(t, admin, "r{*")[0]
 	at := askNumber(t, admin, "PEXPIRETIME", body) - ttl.Milliseconds()
 	if at < before || at > after {
 		t.Errorf("expires %d ms after its write's beginning, which took %d ms", at-before, after-before)
@@ -108,11 +108,17 @@ func TestRedis_IndexesAreSwept(t *testing.T) {
 	c := open(t, cache.RedisConfig{URL: server.URL, TTL: 20 * time.Millisecond})
 	stored := int64(0)
 	eventually(t, "most entries are swept", func() bool {
-		stored++
-		put(t, c, reply(device.RequestID(strconv.FormatInt(stored, 10))))
-		for _, pattern := range []string{"live*", "unread*"} {
+		for _, read := range []bool{false, true} {
+			stored++
+			r := reply(device.RequestID(strconv.FormatInt(stored, 10)))
+			put(t, c, r)
+			if read {
+				take(t, c, r.Request)
+			}
+		}
+		for _, pattern := range []string{"grace*", "unread*"} {
 			index := keys(t, admin, pattern)
-			if stored < 10 || len(index) != 1 || askNumber(t, admin, "ZCARD", index[0]) > stored/2 {
+			if stored < 20 || len(index) != 1 || askNumber(t, admin, "ZCARD", index[0]) > stored/4 {
 				return false
 			}
 		}
@@ -130,7 +136,7 @@ func TestRedis_ShorterTTLCutsNoOtherRecord(t *testing.T) {
 	second := reply("r")
 	second.Seq = 1
 	put(t, short, second)
-	eventually(t, "the second has expired", func() bool { return len(keys(t, admin, "reply*")) == 1 })
+	eventually(t, "the second has expired", func() bool { return len(keys(t, admin, "r{*")) == 1 })
 	if got := take(t, long); len(got.Replies) != 1 || got.Replies[0].Seq != 0 {
 		t.Fatalf("took %d replies", len(got.Replies))
 	}
@@ -145,7 +151,7 @@ func TestRedis_DeletedBodyIsStoredAgain(t *testing.T) {
 	admin := dial(t, server.URL)
 	c := open(t, cache.RedisConfig{URL: server.URL})
 	put(t, c, reply("r"))
-	askNumber(t, admin, "DEL", keys(t, admin, "reply*")[0])
+	askNumber(t, admin, "DEL", keys(t, admin, "r{*")[0])
 	if got := take(t, c, "r"); len(got.Replies) != 0 || len(got.Read) != 0 {
 		t.Fatalf("took %d replies, read %v", len(got.Replies), got.Read)
 	}
@@ -154,5 +160,36 @@ func TestRedis_DeletedBodyIsStoredAgain(t *testing.T) {
 	}
 	if got := take(t, c); len(got.Replies) != 1 {
 		t.Fatalf("took %d replies", len(got.Replies))
+	}
+}
+
+// I2, I3: where two replies have one name by accident, the second is neither stored nor taken for a duplicate, and nobody
+// reads the other's.
+func TestRedis_RecordOfAnotherIsLeftAlone(t *testing.T) {
+	tests := map[string]func(*device.Reply){
+		"of another mailbox": func(r *device.Reply) { r.Mailbox[15]++ },
+		"of another device":  func(r *device.Reply) { r.Device = "camera-2" },
+		"of another request": func(r *device.Reply) { r.Request = "other" },
+	}
+	for name, change := range tests {
+		t.Run(name, func(t *testing.T) {
+			server := testserver.Redis(t)
+			admin := dial(t, server.URL)
+			c := open(t, cache.RedisConfig{URL: server.URL})
+			put(t, c, reply("r"))
+			key := keys(t, admin, "r{*")[0]
+			other := reply("r")
+			change(&other)
+			askNumber(t, admin, "DEL", key)
+			put(t, c, other)
+			ask(t, admin, "RENAME", keys(t, admin, "r{*")[0], key)
+
+			if got := take(t, c, "r"); len(got.Replies) != 0 || len(got.Read) != 0 {
+				t.Errorf("took %d replies of another, read %v", len(got.Replies), got.Read)
+			}
+			if got := put(t, c, reply("r")); got != 0 {
+				t.Errorf("put: %v, want neither stored nor duplicate", got)
+			}
+		})
 	}
 }

@@ -1,39 +1,51 @@
 -- Takes replies of one mailbox from one device: unread ones, oldest first, then those in their grace.
--- KEYS: live, unread; then the request of each id asked for, or none for whatever is unread
--- ARGV[3]: prefix of request keys, ARGV[4]: prefix of reply keys,
--- ARGV[5]: grace in ms, ARGV[6]: most replies without ids, ARGV[7]: most bytes
--- Returns {expiry, record, …}, the places of the ids that have a reply which was read and whose grace is over, and how
--- many of the records had been read before.
-local live, unread = KEYS[1], KEYS[2]
-local requests, replies = ARGV[3], ARGV[4]
-local grace, most, room = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
+-- KEYS: unread, grace; then the seqs of each id asked for, or none for whatever is unread
+-- ARGV[3]: prefix of reply keys, ARGV[4]: prefix of seqs keys, ARGV[5]: pair, ARGV[6]: owner,
+-- ARGV[7]: grace in ms, ARGV[8]: most replies without ids, ARGV[9]: most bytes
+-- Returns the records, the places of the ids that have a reply which was read and whose grace is over, and how many of
+-- the records had been read before.
+local unread, in_grace = KEYS[1], KEYS[2]
+local replies, all_seqs, pair, owner = ARGV[3], ARGV[4], ARGV[5], ARGV[6]
+local grace, most, room = tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9])
 
 local fresh, again, read = {}, {}, {}
 
--- find_oldest collects unread replies whatever their request. A name is the request's digest, ':' and seq.
+-- find_oldest collects unread replies whatever their request, in order.
 local function find_oldest()
-  local found = call('ZRANGE', unread, '(' .. whole(now_us), '+inf', 'BYSCORE', 'LIMIT', 0, most, 'WITHSCORES')
-  for i = 1, #found, 2 do
-    local digest, seq = string.match(found[i], '^(.-):(.*)$')
-    fresh[#fresh + 1] = {name = found[i], request = requests .. digest, seq = seq, expiry = tonumber(found[i + 1])}
+  for _, member in ipairs(call('ZRANGE', unread, '(' .. whole(now_us), '+inf', 'BYSCORE')) do
+    if pair_of(member) == pair then
+      fresh[#fresh + 1] = {name = name_of(member)}
+      if #fresh == most then
+        return
+      end
+    end
   end
 end
 
 -- find_request collects the replies of one request.
-local function find_request(place, request)
-  local digest = string.sub(request, #requests + 1)
-  local states = call('HGETALL', request)
-  for i = 1, #states, 2 do
-    local expiry, till = string.match(states[i + 1], '^(%d+) ?(%d*)$')
-    local found = {name = digest .. ':' .. states[i], request = request, seq = states[i], expiry = tonumber(expiry)}
-    if found.expiry > now_us then
-      if till == '' then
-        fresh[#fresh + 1] = found
-      elseif tonumber(till) > now then
-        again[#again + 1] = found
+local function find_request(place, request, rest)
+  local first_listed = false
+  local function add(list, seq, expiry)
+    list[#list + 1] = {name = request .. seq, rest = rest, expiry = expiry}
+  end
+  local seqs = call('HGETALL', all_seqs .. request .. rest)
+  for i = 1, #seqs, 2 do
+    local seq, expiry, till = seqs[i], read_state(seqs[i + 1])
+    if expiry > now_us then
+      first_listed = first_listed or seq == first_seq
+      if not till then
+        add(fresh, seq, expiry)
+      elseif till > now then
+        add(again, seq, expiry)
       elseif read[#read] ~= place then
         read[#read + 1] = place
       end
+    end
+  end
+  if not first_listed then
+    local expiry = expiry_of(call('GETRANGE', replies .. request .. first_seq, 0, 7))
+    if expiry > now_us then
+      add(fresh, first_seq, expiry)
     end
   end
 end
@@ -44,20 +56,19 @@ end
 
 local taken = {}
 
--- take adds replies until the room is used up, and reports whether there may be more room.
+-- take adds replies until the room is used up, and reports whether there may be more room. A record of another owner or
+-- request has the same name by accident.
 local function take(found, on_first_read)
-  table.sort(found, older)
   for _, r in ipairs(found) do
     local record = call('GET', replies .. r.name)
-    if record then
+    if record and owner_of(record) == owner and (not r.rest or rest_of(record) == r.rest) then
       room = room - #record
       if room < 0 and #taken > 0 then
         return false
       end
-      taken[#taken + 1] = r.expiry
       taken[#taken + 1] = record
       if on_first_read then
-        on_first_read(r)
+        on_first_read(r.name, record)
       end
     end
   end
@@ -65,16 +76,20 @@ local function take(found, on_first_read)
 end
 
 -- mark starts the grace of a reply; without one its body goes at once.
-local function mark(r)
-  call('ZREM', unread, r.name)
-  call('HSET', r.request, r.seq, whole(r.expiry) .. ' ' .. whole(now + grace))
+local function mark(name, record)
+  local expiry = expiry_of(record)
+  local expiry_ms = math.floor(expiry / 1000)
+  local seqs = all_seqs .. request_of(name) .. rest_of(record)
+  call('ZREM', unread, pair .. name)
+  call('HSET', seqs, seq_of(name), pack('>I8I8', expiry, now + grace))
+  keep(seqs, expiry_ms - ahead, 'NX', 'GT')
   if grace == 0 then
-    call('DEL', replies .. r.name)
-    call('ZREM', live, r.name)
+    call('DEL', replies .. name)
   else
-    local till = math.min(now + grace, math.floor(r.expiry / 1000))
-    call('PEXPIREAT', replies .. r.name, till - ahead)
-    call('ZADD', live, till, r.name)
+    local till = math.min(now + grace, expiry_ms)
+    call('PEXPIREAT', replies .. name, till - ahead)
+    call('ZADD', in_grace, till, name)
+    keep(in_grace, till - ahead, 'GT', 'NX')
   end
 end
 
@@ -82,12 +97,18 @@ if #KEYS == 2 then
   find_oldest()
 else
   for i = 3, #KEYS do
-    find_request(i - 3, KEYS[i])
+    local digest = sub(KEYS[i], #all_seqs + 1)
+    find_request(i - 3, sub(digest, 1, 8), sub(digest, 9))
   end
+  table.sort(fresh, older)
+  table.sort(again, older)
+end
+if sweeps then
+  call('ZREMRANGEBYSCORE', in_grace, '-inf', now)
 end
 local more = take(fresh, mark)
-local first_reads = #taken / 2
+local first_reads = #taken
 if more then
   take(again)
 end
-return {real, taken, read, #taken / 2 - first_reads}
+return {real, taken, read, #taken - first_reads}
