@@ -15,6 +15,7 @@ import (
 	"errors"
 	"log/slog"
 	"net"
+	"sync/atomic"
 	"time"
 )
 
@@ -27,6 +28,9 @@ type App struct {
 	*lifecycle
 	ready   Ready
 	reloads []func() error
+
+	drainDelay time.Duration
+	stopping   atomic.Bool
 }
 
 func newApp(log *slog.Logger) *App {
@@ -47,6 +51,18 @@ func (a *App) Reload() error {
 		errs = append(errs, reload())
 	}
 	return errors.Join(errs...)
+}
+
+// Drain tells health checks that the program is about to stop, and returns after the drain delay, or when ctx ends.
+// Until then all calls are taken as ever: a load balancer needs the time to notice. Call it before Stop, or not at all.
+func (a *App) Drain(ctx context.Context) {
+	a.stopping.Store(true)
+	delay := time.NewTimer(a.drainDelay)
+	defer delay.Stop()
+	select {
+	case <-delay.C:
+	case <-ctx.Done():
+	}
 }
 
 // Stop ends the program: calls in flight are answered, waiting ones at once, and new ones refused. What is still running

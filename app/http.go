@@ -60,6 +60,8 @@ func (a *App) serveAdmin(ctx context.Context, addr string, service dispatch.Serv
 		Service: service,
 		Metrics: append(prometheus.Gatherers{process}, metrics...),
 		Pprof:   profiles,
+
+		Stopping: a.stopping.Load,
 	})
 	var err error
 	a.ready.Admin, err = a.serveHTTP(ctx, "admin", addr, handler, nil)

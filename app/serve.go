@@ -45,6 +45,7 @@ type APIOptions struct {
 	Rate         float64       // calls a second of one client; 0: no limit
 	Burst        int           // calls of one client at once
 	Pprof        bool          // serve profiles on the admin listener
+	DrainDelay   time.Duration // from the moment /readyz says that it stops until it does; 0: at once
 	Audit        string        // file that changes are audited in; "-": standard error; "": none
 
 	Log *slog.Logger
@@ -120,10 +121,12 @@ func (a *App) startAPI(ctx context.Context, o APIOptions, b BrokerAccess) (*api,
 		Commands:     files.commands.Commands,
 		Metrics:      measured,
 		Log:          a.log,
+		Stopping:     a.stopping.Load,
 	})
 	if err != nil {
 		return nil, err
 	}
+	a.drainDelay = o.DrainDelay
 	a.background("dispatcher", func(ctx context.Context) error {
 		dispatcher.Run(ctx)
 		<-ctx.Done() // Close ends Run earlier, when calls drain

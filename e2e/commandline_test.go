@@ -21,7 +21,7 @@ func TestCommandLine_FromCodeToReply(t *testing.T) {
 	code := strings.TrimSpace(run(t, "signal-device", "enrol-code", "--name", "typed", "--label", "city=omsk", "--expires-in", "10m"))
 
 	runCamera(t, "--code", code, "--data", folder)
-	id := onlyDevice(t, s, "label=city=omsk")
+	id := onlyDevice(t, s.admin, "label=city=omsk")
 	s.admin.waitOnline(id)
 
 	var sent accepted
@@ -56,7 +56,7 @@ func TestCommandLine_CameraWithFaults(t *testing.T) {
 	code := strings.TrimSpace(run(t, "signal-device", "enrol-code", "--server", s.admin.base, "--token", s.admin.token))
 	runCamera(t, "--server", s.admin.base, "--code", code, "--name", "faulty",
 		"--duplicate", "--drop-connection", "0.3", "--garbage", "0.5", "--reply-delay", "20ms", "--seed", "7")
-	id := onlyDevice(t, s, "name=faulty")
+	id := onlyDevice(t, s.admin, "name=faulty")
 
 	for range 10 {
 		s.alice.waitOnline(id)
@@ -130,7 +130,7 @@ func runCamera(t *testing.T, args ...string) {
 }
 
 // onlyDevice waits for the one device that a filter of the list finds.
-func onlyDevice(t *testing.T, s *system, filter string) string {
+func onlyDevice(t *testing.T, admin api, filter string) string {
 	t.Helper()
 	var page struct {
 		Items []struct {
@@ -138,7 +138,7 @@ func onlyDevice(t *testing.T, s *system, filter string) string {
 		} `json:"items"`
 	}
 	waitFor(t, startTimeout, "a device with "+filter, func() bool {
-		s.admin.call("GET", "/v1/devices?"+filter, nil).into(http.StatusOK, &page)
+		admin.call("GET", "/v1/devices?"+filter, nil).into(http.StatusOK, &page)
 		return len(page.Items) == 1
 	})
 	return page.Items[0].ID

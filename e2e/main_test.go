@@ -2,7 +2,8 @@
 // started by command line, spoken to over HTTP, MQTT and gRPC by clients that are not ours, and killed.
 //
 // The binary is built once for each run, with the race detector. Every test starts what it needs on free ports in a
-// folder of its own. The tests ask for redis-server, mosquitto-clients, openssl, curl, node and MQTT.js: `make setup`.
+// folder of its own. The tests ask for redis-server, mosquitto-clients, haproxy, openssl, curl, node and MQTT.js: `make
+// setup`.
 package e2e
 
 import (

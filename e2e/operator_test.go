@@ -18,7 +18,7 @@ func TestOperator_AtATerminal(t *testing.T) {
 	t.Setenv("SIGNAL_DEVICE_SERVER", "here")
 	code := strings.TrimSpace(run(t, "signal-device", "enrol-code", "--name", "taxi-1", "--label", "city=omsk"))
 	runCamera(t, "--server", s.admin.base, "--code", code)
-	id := onlyDevice(t, s, "label=city=omsk")
+	id := onlyDevice(t, s.admin, "label=city=omsk")
 	s.admin.waitOnline(id)
 	away := s.admin.newDevice("away")
 

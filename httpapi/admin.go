@@ -15,12 +15,17 @@ type AdminConfig struct {
 	Service dispatch.Service
 	Metrics prometheus.Gatherer
 	Pprof   bool // serve profiles under /debug/pprof/
+	// Stopping reports whether the process is about to stop. Nil: it never tells.
+	Stopping func() bool
 }
 
 // Admin returns the handler of the admin listener: /metrics, /healthz, /readyz and, where asked for, profiles. It asks
 // for no credential, so that listener belongs on an address that only operators reach.
 func Admin(cfg AdminConfig) http.Handler {
-	mux := newMux(healthRoutes(cfg.Service), func(w *answer, _ *http.Request, err error) { writeProblem(w, err) })
+	if cfg.Stopping == nil {
+		cfg.Stopping = never
+	}
+	mux := newMux(healthRoutes(cfg.Service, cfg.Stopping), func(w *answer, _ *http.Request, err error) { writeProblem(w, err) })
 	mux.Handle("GET /metrics", promhttp.HandlerFor(cfg.Metrics, promhttp.HandlerOpts{
 		MaxRequestsInFlight: 4,
 		ErrorHandling:       promhttp.ContinueOnError, // one broken collector must not hide the others

@@ -42,6 +42,9 @@ type Config struct {
 	Metrics  *Metrics         // nil: nothing is measured
 	Log      *slog.Logger     // default: slog.Default()
 	Clock    func() time.Time // of the rate limits; default: time.Now
+	// Stopping reports whether the process is about to stop: /readyz then says so, and each answer asks its caller to come
+	// back on another connection. Nil: it never tells.
+	Stopping func() bool
 }
 
 // Identity is who makes a call, as the credential tells, and the name of the role that gives its permissions.
@@ -77,6 +80,9 @@ func New(cfg Config) (*API, error) {
 	}
 	if cfg.Clock == nil {
 		cfg.Clock = time.Now
+	}
+	if cfg.Stopping == nil {
+		cfg.Stopping = never
 	}
 	cfg.Timeouts = cfg.Timeouts.withDefaults()
 	a := &API{
@@ -123,8 +129,10 @@ func (a *API) routes() []route {
 		{"GET", "/v1/me", a.authenticated(a.me)},
 		{"GET", "/openapi.yaml", a.openAPIYAML},
 		{"GET", "/openapi.json", a.openAPIJSON},
-	}, healthRoutes(a.cfg.Service)...)
+	}, healthRoutes(a.cfg.Service, a.cfg.Stopping)...)
 }
+
+func never() bool { return false }
 
 // newMux routes the operations, and answers what is none of them with a problem: 405 with Allow for another method,
 // 404 for another path. HEAD counts as another method, because a GET of replies takes them.
@@ -168,6 +176,9 @@ func (a *API) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	w := newAnswer(rw, a.cfg.Service.Degraded)
 	start := time.Now()
 	defer func() { a.finish(w, r, start, recover()) }()
+	if a.cfg.Stopping() {
+		w.Header().Set("Connection", "close") // an idle connection that is closed later may just have got a call
+	}
 
 	a.boundBody(w, r)
 	if !canonical(r.URL.EscapedPath()) {

@@ -234,6 +234,18 @@ func TestAPI_Health(t *testing.T) {
 		`{"status":"degraded","degraded":[{"dependency":"broker","since":"2026-11-24T12:00:00.123Z"}]}`)
 }
 
+// An instance that is about to stop says so, and takes calls all the same.
+func TestAPI_Stopping(t *testing.T) {
+	h := newHarness(t, func(c *Config) { c.Stopping = func() bool { return true } })
+	if got := h.do(call("GET", "/readyz", "")); got.StatusCode != 503 || got.problem(t).Code != "stopping" {
+		t.Errorf("/readyz answered %d %s", got.StatusCode, got.body)
+	}
+	h.answers(call("GET", "/healthz", ""), 200, `{"status":"ok"}`)
+	if got := h.do(call("GET", "/v1/me", "")); got.StatusCode != 200 || got.Header.Get("Connection") != "close" {
+		t.Errorf("answered %d with %v", got.StatusCode, got.Header)
+	}
+}
+
 // Each kind of error that the service has becomes one status, and every operation may get it only if it says so.
 func TestAPI_TranslatesEveryKindOfError(t *testing.T) {
 	statuses := map[device.Kind]int{
@@ -244,7 +256,7 @@ func TestAPI_TranslatesEveryKindOfError(t *testing.T) {
 		device.PayloadTooLarge: 413, device.IdempotencyReused: 409, device.RequestNotFound: 404,
 		device.AlreadyDelivered: 409, device.TooManyUnread: 429, device.RateLimited: 429,
 		device.BrokerUnavailable: 503, device.CacheUnavailable: 503, device.Unavailable: 503, device.CacheFull: 503,
-		device.AuditUnavailable: 503, device.OutcomeUnknown: 503, kindNotFound: 404, kindMethodNotAllowed: 405, kindMediaType: 415, kindTimeout: 408,
+		device.AuditUnavailable: 503, device.OutcomeUnknown: 503, kindNotFound: 404, kindMethodNotAllowed: 405, kindMediaType: 415, kindTimeout: 408, kindStopping: 503,
 	}
 	h := newHarness(t)
 	for _, kind := range kinds(t) {

@@ -3,6 +3,7 @@ package httpapi
 import (
 	"net/http"
 
+	"signaldevice/device"
 	"signaldevice/dispatch"
 )
 
@@ -21,13 +22,17 @@ type outageBody struct {
 }
 
 // healthRoutes are on both listeners and need no token. Both answer 200 as long as the process serves at all: without
-// its dependencies an instance still does what it can, and taking it away would help nobody.
-func healthRoutes(service dispatch.Service) []route {
+// its dependencies an instance still does what it can, and taking it away would help nobody. Only one that is about to
+// stop is not ready.
+func healthRoutes(service dispatch.Service, stopping func() bool) []route {
 	return []route{
 		{"GET", "/healthz", func(w *answer, r *http.Request) error {
 			return w.json(http.StatusOK, healthBody{Status: "ok"})
 		}},
 		{"GET", "/readyz", func(w *answer, r *http.Request) error {
+			if stopping() {
+				return device.Errorf(kindStopping, "send new calls to another instance")
+			}
 			return w.json(http.StatusOK, readiness(service.Degraded()))
 		}},
 	}

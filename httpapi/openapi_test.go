@@ -60,7 +60,7 @@ func TestOpenAPI_DescribesEveryRouteAndNothingElse(t *testing.T) {
 // kinds reads the error kinds out of package device, so that a new one cannot be forgotten here.
 func kinds(t *testing.T) []device.Kind {
 	t.Helper()
-	found := []device.Kind{kindNotFound, kindMethodNotAllowed, kindMediaType, kindTimeout}
+	found := []device.Kind{kindNotFound, kindMethodNotAllowed, kindMediaType, kindTimeout, kindStopping}
 	file, err := parser.ParseFile(token.NewFileSet(), "../device/error.go", nil, 0)
 	if err != nil {
 		t.Fatal(err)

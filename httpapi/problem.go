@@ -20,6 +20,7 @@ const (
 	kindMethodNotAllowed device.Kind = "method_not_allowed"
 	kindMediaType        device.Kind = "unsupported_media_type"
 	kindTimeout          device.Kind = "request_timeout"
+	kindStopping         device.Kind = "stopping"
 )
 
 // How much of a body that is too large is read behind its answer, and for how long.
@@ -170,6 +171,8 @@ func classify(k device.Kind) (status int, title string) {
 		return 503, "Neither the broker nor the cache can be reached"
 	case device.AuditUnavailable:
 		return 503, "The audit log cannot be written; nothing happened"
+	case kindStopping:
+		return 503, "This instance is about to stop"
 	case device.OutcomeUnknown:
 		return 503, "It may or may not have happened"
 	default:

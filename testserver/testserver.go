@@ -1,4 +1,4 @@
-// Package testserver starts other people's programs for tests: Redis and Mosquitto.
+// Package testserver starts other people's programs for tests: Redis, Mosquitto and HAProxy.
 //
 // Each server listens on free ports of the loopback interface, keeps its files in a folder of the test's own and is
 // stopped when the test ends. A constructor returns once the server answers; it ends the test, with one line that says

@@ -20,6 +20,7 @@ type apiFlags struct {
 	Rate         float64       `help:"Calls a second that one client may make; 0 for no limit." default:"50" group:"API"`
 	Burst        int           `help:"Calls that one client may make at once." default:"100" group:"API"`
 	Audit        string        `help:"Audit every change in this file, as JSON lines, before it is made; opened again on SIGHUP. - is standard error." placeholder:"FILE" group:"API"`
+	DrainDelay   time.Duration `help:"After SIGTERM, say on /readyz for so long that this instance stops, and take calls as ever; longer than a load balancer needs to notice." default:"0s" group:"API"`
 	Pprof        bool          `help:"Serve profiles of the process on the admin listener." group:"API"`
 }
 
@@ -37,6 +38,7 @@ func (f apiFlags) options() app.APIOptions {
 		Burst:        f.Burst,
 		Audit:        f.Audit,
 		Pprof:        f.Pprof,
+		DrainDelay:   f.DrainDelay,
 	}
 }
 

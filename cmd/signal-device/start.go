@@ -47,6 +47,7 @@ func (f startFlags) until(ctx context.Context, env *environment, program *app.Ap
 		select {
 		case <-ctx.Done():
 			env.log.Info("stopping")
+			program.Drain(context.WithoutCancel(ctx)) // a second signal ends the process at once
 			return nil
 		case err := <-program.Failed():
 			return fmt.Errorf("stopped because a part failed: %w", err)
