@@ -17,8 +17,12 @@ import (
 )
 
 // Acknowledge removes single replies: now or, with after, once that long has passed since the first Acknowledge of each.
-// It returns when that is durable. Repeating it is safe. One position of another device or of another life of the queue
-// refuses the whole call, and nothing is removed. Replies whose removal was begun go soon, even if the caller gives up.
+// Repeating it is safe. One position of another device or of another life of the queue refuses the whole call, and nothing
+// is removed.
+//
+// With after it returns when the moment is durable. Without, it returns at once: no drain shows those replies any more, no
+// quota counts them, and they leave the disk within about a second, many together. A broker that dies before shows them
+// again; whoever moved them into a cache finds duplicates. RateLimited: 100,000 wait to leave the disk already.
 func (q *Queue) Acknowledge(ctx context.Context, dev device.ID, positions [][]byte, after time.Duration) error {
 	parsed := make([]position, len(positions))
 	for i, b := range positions {
@@ -28,12 +32,12 @@ func (q *Queue) Acknowledge(ctx context.Context, dev device.ID, positions [][]by
 		}
 	}
 	found, err := q.resolve(ctx, dev, parsed)
-	if err == nil && after > 0 {
+	switch {
+	case err != nil:
+	case after > 0:
 		err = q.markRead(ctx, dev, found, after)
-	} else if err == nil {
-		if err = q.remove(ctx, found, false); err != nil {
-			q.finishLater(found)
-		}
+	default:
+		err = q.begin(dev, found)
 	}
 	if err != nil {
 		return fmt.Errorf("queue: acknowledge: %w", err)
@@ -139,6 +143,25 @@ func (q *Queue) remove(ctx context.Context, ls []leaving, read bool) error {
 	return nil
 }
 
+// begin hides replies that leave the queue; the sweeper removes them.
+func (q *Queue) begin(dev device.ID, ls []leaving) error {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.begunCount >= maxBegun {
+		return &device.Error{Kind: device.RateLimited, Message: "too many acknowledged replies wait to leave the disk", RetryAfter: sweepEvery}
+	}
+	q.begunCount += len(ls)
+	for _, l := range ls {
+		d := q.device(dev)
+		e := d.add(l.id, &l.entry)
+		e.stored, e.begun = l.stored, true
+		d.read(e, mark{due: 1})
+		q.begun[dev] = struct{}{}
+	}
+	q.pokeRoom()
+	return nil
+}
+
 // mark is the durable memory of a first read: these replies of one device go when due.
 type mark struct {
 	dev       device.ID
@@ -153,10 +176,7 @@ func (q *Queue) markRead(ctx context.Context, dev device.ID, ls []leaving, after
 	q.mu.Lock()
 	for _, l := range ls {
 		d := q.device(dev)
-		if d.find(l.id, l.seq) == nil {
-			d.add(l.id, &l.entry)
-		}
-		if d.find(l.id, l.seq).due == 0 {
+		if d.add(l.id, &l.entry).due == 0 {
 			m.positions = append(m.positions, position{l.stored, l.id, l.seq})
 		}
 	}

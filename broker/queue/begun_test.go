@@ -11,43 +11,38 @@ import (
 	"signaldevice/device"
 )
 
-// hasty records have the caller give up in the moment before its replies are removed.
-type hasty struct {
-	*requests.Store
-	giveUp func()
+// What was acknowledged is as good as gone at once, for readers and for quotas, and leaves the disk a moment later.
+func TestAcknowledge_GoneAtOnce(t *testing.T) {
+	s := newShed(t, func(c *queue.Config) { c.MaxReplies = 20 })
+	var ids []device.RequestID
+	for range 20 {
+		ids = append(ids, s.request(cam, alice))
+		s.put(cam, ids[len(ids)-1], "x")
+	}
+	waits := s.offer(reply(cam, s.request(cam, alice), 0, true, "has no room"))
+	s.acknowledge(cam, 0, s.all(cam)...)
+	s.wait(waits)
+	if rs := s.drain(queue.Drain{Requests: uuids(ids...)}); bodies(rs) != "[has no room]" {
+		t.Errorf("shown: %s", bodies(rs))
+	}
+	rec := s.record(ids[0])
+	if queued := s.queue.Complete(&rec); queued || rec.Answered == 0 || len(rec.Read) != 0 {
+		t.Errorf("queued: %v, record %+v", queued, rec)
+	}
+	if unread, _ := s.queue.Unread(cam, alice); len(unread) != 1 {
+		t.Errorf("%d requests are unread", len(unread))
+	}
+	s.until("they are removed", func() bool { return s.streamSize("QUEUE") == 1 })
 }
 
-func (h *hasty) Flush(ctx context.Context, ids []device.UUID) error {
-	defer h.giveUp()
-	return h.Store.Flush(ctx, ids)
-}
-
-// A caller that gives up while its replies are being removed leaves nothing behind that is neither there nor gone: what
-// is gone counts for no quota.
-func TestAcknowledge_CallerGivesUp(t *testing.T) {
-	h := &hasty{giveUp: func() {}}
-	s := newShed(t, func(c *queue.Config) {
-		h.Store = c.Records.(*requests.Store)
-		c.Records = h
-	})
-	for range 40 {
-		s.put(cam, s.request(cam, alice), "x")
-	}
-	failed := 0
-	for _, r := range s.all(cam) {
-		ctx, cancel := context.WithCancel(t.Context())
-		h.giveUp = cancel
-		if err := s.queue.Acknowledge(ctx, cam, [][]byte{r.Position}, 0); err != nil {
-			failed++
-		}
-	}
-	h.giveUp = func() {}
-	if failed == 0 {
-		t.Fatal("every call was in time")
-	}
-	s.until("all are removed", func() bool { return s.streamSize("QUEUE") == 0 && s.queue.Stats().Waiting == 0 })
-	if ids, _ := s.queue.Unread(cam, alice); len(ids) != 0 {
-		t.Errorf("%d requests are unread", len(ids))
+// A stop leaves nothing behind that was acknowledged.
+func TestClose_RemovesTheAcknowledged(t *testing.T) {
+	s := newShed(t, nil)
+	s.put(cam, s.request(cam, alice), "x")
+	s.acknowledge(cam, 0, s.all(cam)...)
+	s.queue.Close()
+	if n := s.streamSize("QUEUE"); n != 0 {
+		t.Errorf("%d are left", n)
 	}
 }
 
@@ -83,10 +78,8 @@ func TestAcknowledge_OneBadReply(t *testing.T) {
 	s.put(cam, good, "good")
 	rs := s.all(cam)
 	g.hate(bad)
-	if err := s.queue.Acknowledge(t.Context(), cam, [][]byte{rs[0].Position, rs[1].Position}, 0); err == nil {
-		t.Error("told to be removed")
-	}
-	s.until("the good one is removed", func() bool { return bodies(s.all(cam)) == "[bad]" })
+	s.acknowledge(cam, 0, rs...)
+	s.until("the good one is removed", func() bool { return s.streamSize("QUEUE") == 1 })
 	g.hate(good)
-	s.until("the bad one follows", func() bool { return s.streamSize("QUEUE") == 0 && s.queue.Stats().Waiting == 0 })
+	s.until("the bad one follows", func() bool { return s.streamSize("QUEUE") == 0 })
 }

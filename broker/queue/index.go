@@ -31,7 +31,7 @@ type entry struct {
 	due     requests.Millis // when its grace ends; 0: unread
 	mark    uint64          // stream sequence of the mark that says so
 	pending bool            // its append is under way
-	begun   bool            // its removal was begun
+	begun   bool            // it was acknowledged and is as good as gone: the sweeper removes it
 	done    []func(error)   // of the reply and of its duplicates that came meanwhile
 }
 
@@ -124,14 +124,15 @@ func (d *deviceQueue) find(id device.UUID, seq int) *entry {
 	return nil
 }
 
-// add takes an unread entry in, once.
-func (d *deviceQueue) add(id device.UUID, e *entry) {
-	if d.find(id, e.seq) != nil {
-		return
+// add takes an unread entry in, once, and returns the one that is there.
+func (d *deviceQueue) add(id device.UUID, e *entry) *entry {
+	if known := d.find(id, e.seq); known != nil {
+		return known
 	}
 	d.replies[id] = append(d.replies[id], e)
 	d.count++
 	d.bytes += int64(e.size)
+	return e
 }
 
 func (d *deviceQueue) remove(id device.UUID, seq int) {

@@ -29,6 +29,7 @@ const (
 	streamName = "QUEUE"
 	markStream = "MARKS"
 	duplicates = 2 * time.Minute // how long the stream itself knows a repeated append
+	maxBegun   = 100_000         // acknowledged replies that wait to be removed, about 0.2 KB each
 	idHeader   = "Request-Id"
 )
 
@@ -114,7 +115,8 @@ type Queue struct {
 	arrivals    uint64
 	due         dueHeap
 	unnoted     []leaving              // replies that their records may not know of
-	begun       map[device.ID]struct{} // have replies whose removal was begun, and perhaps not finished
+	begun       map[device.ID]struct{} // have replies for the sweeper to remove
+	begunCount  int                    // of those replies; counted anew by each sweep
 	stats       Stats
 }
 
@@ -169,10 +171,14 @@ func Open(ctx context.Context, cfg Config) (*Queue, error) {
 	return q, nil
 }
 
-// Close stops the sweeper and the writers. Replies that wait, and those that still come, are refused.
+// Close removes what was acknowledged, within 2 s, and stops the sweeper and the writers. Replies that wait, and those that
+// still come, are refused.
 func (q *Queue) Close() {
 	q.stop()
 	q.stopped.Wait()
+	ctx, cancel := context.WithTimeout(context.Background(), closeBudget)
+	defer cancel()
+	q.removeBegun(ctx)
 	q.mu.Lock()
 	q.closed = true
 	q.mu.Unlock()
@@ -231,9 +237,11 @@ func (q *Queue) Complete(rec *requests.Record) (queued bool) {
 			continue
 		}
 		rec.AddReply(e.seq, e.size, e.final, e.at)
-		if e.over(now) {
+		switch {
+		case e.begun:
+		case e.over(now):
 			rec.AddRead(e.seq)
-		} else {
+		default:
 			queued = true
 		}
 	}

@@ -13,6 +13,7 @@ import (
 const (
 	sweepEvery  = time.Second
 	sweepBudget = 10 * time.Second // of removing what is due; the next sweep goes on
+	closeBudget = 2 * time.Second
 	marksAtOnce = 64
 	ageEvery    = time.Minute
 )
@@ -139,56 +140,46 @@ func (q *Queue) again(m mark, now time.Time, err error) {
 	heap.Push(&q.due, m)
 }
 
-// finishLater has the sweeper remove replies that the caller could not wait for: some may have left the stream already,
-// and nobody will name those again.
-func (q *Queue) finishLater(ls []leaving) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	for _, l := range ls {
-		if e := q.devices[l.dev].find(l.id, l.seq); e != nil {
-			e.begun, e.stored = true, l.stored
-			q.begun[l.dev] = struct{}{}
-		}
-	}
-}
-
-// removeBegun removes what finishLater has left.
+// removeBegun removes what was acknowledged, all devices' together.
 func (q *Queue) removeBegun(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, sweepBudget)
 	defer cancel()
-	for _, ls := range q.takeBegun() {
-		if q.remove(ctx, ls, false) == nil {
+	ls := q.takeBegun()
+	if q.remove(ctx, ls, false) == nil {
+		q.mu.Lock()
+		q.begunCount -= len(ls)
+		q.mu.Unlock()
+		return
+	}
+	for one := range slices.Chunk(ls, 1) { // what fails with one of them must not hold up the others
+		err := q.remove(ctx, one, false)
+		if err == nil {
 			continue
 		}
-		for one := range slices.Chunk(ls, 1) { // what fails with one of them must not hold up the others
-			err := q.remove(ctx, one, false)
-			if err == nil {
-				continue
-			}
-			q.finishLater(one)
-			if q.quiet.Allow() {
-				q.cfg.Log.Warn("acknowledged reply not removed, trying again", "device", one[0].dev, "error", err)
-			}
+		q.mu.Lock()
+		q.begun[one[0].dev] = struct{}{}
+		q.mu.Unlock()
+		if q.quiet.Allow() {
+			q.cfg.Log.Warn("acknowledged reply not removed, trying again", "device", one[0].dev, "error", err)
 		}
 	}
 }
 
-// takeBegun returns by device what finishLater has left.
-func (q *Queue) takeBegun() map[device.ID][]leaving {
+func (q *Queue) takeBegun() (ls []leaving) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	taken := map[device.ID][]leaving{}
 	for dev := range q.begun {
 		for id, replies := range q.devices[dev].all() {
 			for _, e := range replies {
 				if e.begun {
-					taken[dev] = append(taken[dev], leaving{dev, id, *e})
+					ls = append(ls, leaving{dev, id, *e})
 				}
 			}
 		}
 	}
 	clear(q.begun)
-	return taken
+	q.begunCount = len(ls)
+	return ls
 }
 
 // forgetAged takes out of the index what the stream has dropped for its age. The stream alone knows: it counts from the

@@ -38,6 +38,8 @@ const (
 	opTimeout    = 5 * time.Second // of an operation whose caller has more time
 	maxDeletes   = 8               // calls of Delete at a time, and messages that one deletes at a time: together well
 	deleteChunk  = 512             // under the 10,000 requests at which the server drops its whole queue
+	purgeFrom    = 8               // messages at a stream's head that are worth the three requests of a purge
+	maxGaps      = 1000            // of deleted messages in a stream, for its head to be looked at
 )
 
 var tokens = base32.HexEncoding.WithPadding(base32.NoPadding)
@@ -192,7 +194,8 @@ func (e *Engine) Subjects(ctx context.Context, stream, filter string, fn func(su
 	return nil
 }
 
-// Delete removes messages by sequence, durably. One that is gone already is no error.
+// Delete removes messages by sequence, durably. One that is gone already is no error. Each costs an fsync of its own, but
+// those that make up the head of the stream go together in one purge.
 func (e *Engine) Delete(ctx context.Context, stream string, seqs []uint64) error {
 	select {
 	case e.deletes <- struct{}{}:
@@ -200,12 +203,52 @@ func (e *Engine) Delete(ctx context.Context, stream string, seqs []uint64) error
 	case <-ctx.Done():
 		return fmt.Errorf("stream: delete from %s: %w", stream, ctx.Err())
 	}
+	seqs, err := e.purgeHead(ctx, stream, slices.Compact(slices.Sorted(slices.Values(seqs))))
+	if err != nil {
+		return fmt.Errorf("stream: purge %s: %w", stream, err)
+	}
 	for chunk := range slices.Chunk(seqs, deleteChunk) {
 		if err := e.delete(ctx, stream, chunk); err != nil {
 			return fmt.Errorf("stream: delete from %s: %w", stream, err)
 		}
 	}
 	return nil
+}
+
+// purgeHead removes the messages before which none stays, where they are many, and returns the rest. The sequences are
+// sorted.
+func (e *Engine) purgeHead(ctx context.Context, stream string, seqs []uint64) (rest []uint64, err error) {
+	if len(seqs) < purgeFrom {
+		return seqs, nil
+	}
+	s, err := e.js.Stream(ctx, stream)
+	if err != nil {
+		return nil, err
+	}
+	state := s.CachedInfo().State
+	if state.NumDeleted > maxGaps {
+		return seqs, nil
+	}
+	if state.NumDeleted > 0 {
+		info, err := s.Info(ctx, jetstream.WithDeletedDetails(true))
+		if err != nil {
+			return nil, err
+		}
+		state = info.State
+	}
+	gone, end := slices.Sorted(slices.Values(state.Deleted)), state.FirstSeq
+	n, _ := slices.BinarySearch(seqs, end)
+	for ; end <= state.LastSeq; end++ {
+		if n < len(seqs) && seqs[n] == end {
+			n++
+		} else if _, ok := slices.BinarySearch(gone, end); !ok {
+			break
+		}
+	}
+	if n < purgeFrom {
+		return seqs, nil
+	}
+	return seqs[n:], s.Purge(ctx, jetstream.WithPurgeSequence(end)) // up to it, and it stays
 }
 
 func (e *Engine) delete(ctx context.Context, stream string, seqs []uint64) error {

@@ -5,6 +5,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"math/rand/v2"
+	"slices"
 	"strconv"
 	"sync"
 	"testing"
@@ -480,6 +483,69 @@ func TestDelete(t *testing.T) {
 	}
 }
 
+// Whichever part of the head goes with what else, while others append: exactly what was named is gone, now and after the
+// next start.
+func TestDelete_TheNamedAndNoOthers(t *testing.T) {
+	dir := t.TempDir()
+	e := open(t, dir)
+	a := newAppender(t, e)
+	random := rand.New(rand.NewPCG(1, 2))
+	kept := map[string]uint64{}
+	add := func(subject string) uint64 {
+		seq, err := a.Do(t.Context(), stream.Append{Subject: subject})
+		if err != nil {
+			t.Error(err)
+		}
+		return seq
+	}
+	for round := range 40 {
+		var named []uint64
+		for i := range 60 {
+			subject := fmt.Sprintf("t.%d.%d", round, i)
+			seq := add(subject)
+			if random.IntN(40) < round%3 { // rounds in which none stays, some, and more
+				kept[subject] = seq
+			} else {
+				named = append(named, seq)
+			}
+		}
+		if round%5 == 4 { // what blocked the head goes at last
+			named = slices.AppendSeq(named, maps.Values(kept))
+			clear(kept)
+		}
+		random.Shuffle(len(named), func(i, j int) { named[i], named[j] = named[j], named[i] })
+		var meanwhile sync.WaitGroup
+		meanwhile.Go(func() {
+			for i := range 20 {
+				subject := fmt.Sprintf("t.meanwhile.%d.%d", round, i)
+				kept[subject] = add(subject)
+			}
+		})
+		if err := e.Delete(t.Context(), name, named); err != nil {
+			t.Fatal(err)
+		}
+		meanwhile.Wait()
+	}
+	check := func(e *stream.Engine) {
+		t.Helper()
+		left := subjects(t, e)
+		for _, s := range left {
+			if _, ok := kept[s]; !ok {
+				t.Errorf("%s is left", s)
+			}
+		}
+		if len(left) != len(kept) {
+			t.Errorf("%d are left of %d", len(left), len(kept))
+		}
+	}
+	check(e)
+	a.Close()
+	e.Close()
+	e = open(t, dir)
+	defer e.Close()
+	check(e)
+}
+
 // Many callers delete at once: the server drops its whole queue of requests when they are too many.
 func TestDelete_ManyCallers(t *testing.T) {
 	e := newEngine(t)
@@ -561,6 +627,30 @@ func BenchmarkAppend(b *testing.B) {
 }
 
 // A stream that answers nothing is told apart from one that refuses.
+// BenchmarkDelete removes a thousand messages: the whole head of the stream, or all but one in a hundred.
+func BenchmarkDelete(b *testing.B) {
+	for what, stay := range map[string]uint64{"head": 0, "scattered": 100} {
+		b.Run(what, func(b *testing.B) {
+			e := newEngine(b)
+			for i := range b.N {
+				b.StopTimer()
+				fill(b, e, 1000)
+				var seqs []uint64
+				for seq := uint64(1000*i + 1); seq <= uint64(1000*i+1000); seq++ {
+					if stay == 0 || seq%stay != 1 {
+						seqs = append(seqs, seq)
+					}
+				}
+				b.StartTimer()
+				if err := e.Delete(b.Context(), name, seqs); err != nil {
+					b.Fatal(err)
+				}
+			}
+			b.ReportMetric(float64(b.Elapsed().Microseconds())/float64(1000*b.N), "µs/message")
+		})
+	}
+}
+
 func TestEngine_Failing(t *testing.T) {
 	e := newEngine(t)
 	a := newAppender(t, e)
