@@ -273,6 +273,8 @@ type QueueServiceClient interface {
 	Drain(ctx context.Context, in *DrainRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[DrainResponse], error)
 	// Acknowledge removes single replies, now or after a grace that starts with the first Acknowledge of each.
 	// Repeating it is safe. A position of another device or of another queue's life is refused, and nothing is removed.
+	// What is removed now is gone for readers at once and leaves the disk a moment later: a broker that dies before shows it
+	// again. ResourceExhausted: too much waits to leave the disk.
 	Acknowledge(ctx context.Context, in *AcknowledgeRequest, opts ...grpc.CallOption) (*AcknowledgeResponse, error)
 	// Watch streams hints. They are at most once and hold no bodies: whoever is woken reads. The first event is `ready`.
 	Watch(ctx context.Context, in *WatchRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchEvent], error)
@@ -344,6 +346,8 @@ type QueueServiceServer interface {
 	Drain(*DrainRequest, grpc.ServerStreamingServer[DrainResponse]) error
 	// Acknowledge removes single replies, now or after a grace that starts with the first Acknowledge of each.
 	// Repeating it is safe. A position of another device or of another queue's life is refused, and nothing is removed.
+	// What is removed now is gone for readers at once and leaves the disk a moment later: a broker that dies before shows it
+	// again. ResourceExhausted: too much waits to leave the disk.
 	Acknowledge(context.Context, *AcknowledgeRequest) (*AcknowledgeResponse, error)
 	// Watch streams hints. They are at most once and hold no bodies: whoever is woken reads. The first event is `ready`.
 	Watch(*WatchRequest, grpc.ServerStreamingServer[WatchEvent]) error
