@@ -23,6 +23,7 @@ type fakeAPI struct {
 	devices  []deviceJSON
 	requests []string // JSON, the newest first
 	hurried  atomic.Bool
+	returned atomic.Bool
 }
 
 type deviceJSON struct {
@@ -75,6 +76,7 @@ func (f *fakeAPI) handler() http.Handler {
 		}
 	})
 	mux.HandleFunc("POST /v1/devices/{id}/commands", f.send)
+	mux.HandleFunc("GET /v1/events", f.stream)
 	mux.HandleFunc("GET /v1/requests", f.listRequests)
 	mux.HandleFunc("GET /v1/requests/{id}", f.oneRequest)
 	mux.HandleFunc("DELETE /v1/requests/{id}", f.oneRequest)
@@ -168,6 +170,38 @@ func (f *fakeAPI) send(w http.ResponseWriter, r *http.Request) {
 		sent["replies"] = []json.RawMessage{json.RawMessage(fmt.Sprintf(`{"status":%q,"result":%s,"error":%s,"seq":0,"final":true}`, status, result, fault))}
 		answer(w, http.StatusOK, sent)
 	}
+}
+
+// stream tells three things and breaks off; whoever comes back with the id of the last one is told three more, then a
+// resync, and the stream stays open. The first to come back is told that it comes too early.
+func (f *fakeAPI) stream(w http.ResponseWriter, r *http.Request) {
+	send := func(text string) {
+		_, _ = w.Write([]byte(text)) // the command will say what it misses
+		_ = http.NewResponseController(w).Flush()
+	}
+	tell := func(id, name, data string) { send("id: " + id + "\nevent: " + name + "\ndata: " + data + "\n\n") }
+	after := r.Header.Get("Last-Event-ID")
+	if after == "b-3" && !f.returned.Swap(true) {
+		w.Header().Set("Retry-After", "1")
+		refuse(w, http.StatusTooManyRequests, "rate_limited", "This client has too many event streams open")
+		return
+	}
+	w.Header().Set("Content-Type", "text/event-stream")
+	send("retry: 10\n\n")
+	if after != "b-3" {
+		tell("b-0", "resync", "{}")
+		tell("b-1", "reply", `{"request_id":"r3","device_id":"aaaa","seq":0,"final":true}`)
+		tell("b-2", "request", `{"request_id":"r3","device_id":"aaaa","state":"answered"}`)
+		send(":\n\nid: b-3\nevent: presence\ndata: {\"device_id\":\"cccc\",\ndata: \"online\":false,\"since\":\"2026-11-24T09:31:00.000Z\"}\n\n")
+		send("id: b-4\nevent: request\ndata: {}\n") // is never whole: its id must not be taken
+		panic(http.ErrAbortHandler)
+	}
+	tell("b-4", "request", `{"request_id":"r2","device_id":"bbbb","state":"no_reply"}`)
+	tell("b-5", "presence", `{"device_id":"bbbb","online":true,"since":"2026-11-24T09:31:00.000Z"}`)
+	tell("b-6", "surprise", `{"device_id":"bbbb"}`)
+	tell("b-7", "reply", `{"request_id":"r2","device_id":"bb\u001b[2Jbb","seq":1,"final":false}`)
+	tell("b-8", "resync", "{}")
+	<-r.Context().Done()
 }
 
 func (f *fakeAPI) listRequests(w http.ResponseWriter, r *http.Request) {

@@ -2,7 +2,8 @@
 // both in one process, a demonstration, and the tools around them. Each file holds one subcommand: flags in, app out.
 //
 // It exits with 0 when all went well, 1 when something failed and 2 when the command line is wrong; what calls the API
-// exits with 3 when that refused the call, and send with 4 when the device is offline and 5 when no answer came in time.
+// exits with 3 when that refused the call, and send with 4 when the device is offline and 5 when no answer came in time,
+// as does watch.
 package main
 
 import (
@@ -25,7 +26,7 @@ const (
 	exitUsage    = 2
 	exitRefused  = 3 // the API refused the call
 	exitOffline  = 4 // the device is offline, and the command does not wait for it
-	exitNoAnswer = 5 // no final reply came in time
+	exitNoAnswer = 5 // what was waited for did not come in time
 )
 
 // commandLine is everything that may stand on the command line.
@@ -48,6 +49,7 @@ type commandLine struct {
 
 	Send    sendCommand    `cmd:"" group:"use" help:"Send a command to a camera, or to many."`
 	Replies repliesCommand `cmd:"" group:"use" help:"Read the replies of a camera."`
+	Watch   watchCommand   `cmd:"" group:"use" help:"Be told of replies, requests and cameras as it happens."`
 	Camera  cameraCommand  `cmd:"" group:"use" help:"Be a camera: simulated, with real MQTT."`
 	Bench   benchCommand   `cmd:"" group:"use" help:"Measure whole exchanges on this machine."`
 
@@ -59,7 +61,8 @@ const description = `Send commands to cameras and read their replies.
 
 Every option may also be an environment variable: --ready-file is SIGNAL_DEVICE_READY_FILE.
 It exits with 0 when all went well, 1 when something failed and 2 when the command line is wrong. What calls the API
-also exits with 3 when that refused the call; send with 4 when the device is offline and 5 when no answer came in time.`
+also exits with 3 when that refused the call; send with 4 when the device is offline and 5 when no answer came in time,
+as does watch.`
 
 func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
 

@@ -211,7 +211,7 @@ func (s sentCommand) fault() string {
 	return ""
 }
 
-// noAnswerError says that the device did not reply in time.
+// noAnswerError says that what was waited for did not come in time.
 type noAnswerError struct{ error }
 
 func (noAnswerError) exitCode() int { return exitNoAnswer }
