@@ -11,6 +11,7 @@ import (
 	"encoding/pem"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -241,6 +242,61 @@ func TestBroker_OneExchange(t *testing.T) {
 	}
 	if r := s.state(alice, id); r.State != device.StateAnswered || r.Queued {
 		t.Errorf("state %s, queued %v", r.State, r.Queued)
+	}
+}
+
+// What is listed stands as record and queue tell together, and each part of the filter counts.
+func TestBroker_ListRequests(t *testing.T) {
+	s := newSite(t, nil)
+	c := s.register("cam-1")
+	c.connect()
+	send := func(m device.Mailbox) device.Request {
+		r := s.send(c, m)
+		for time.Now().UnixMilli() == r.CreatedAt.UnixMilli() { // the next one is of another moment
+		}
+		return r
+	}
+	answered, open, other := send(alice), send(alice), send(bob)
+	c.reply(answered.ID)
+	if rs := s.drain(c); len(rs) != 1 {
+		t.Fatalf("%d replies are in the queue", len(rs))
+	}
+	all := []device.RequestID{other.ID, open.ID, answered.ID}
+	tests := map[string]struct {
+		filter dispatch.RequestFilter
+		want   []device.RequestID
+		kind   device.Kind
+	}{
+		"all":                      {filter: dispatch.RequestFilter{}, want: all},
+		"answered":                 {filter: dispatch.RequestFilter{States: []device.State{device.StateAnswered}}, want: all[2:]},
+		"delivered":                {filter: dispatch.RequestFilter{States: []device.State{device.StateDelivered}}, want: all[:2]},
+		"either":                   {filter: dispatch.RequestFilter{States: []device.State{device.StateDelivered, device.StateAnswered}}, want: all},
+		"neither":                  {filter: dispatch.RequestFilter{States: []device.State{device.StateHeld}}},
+		"any state":                {filter: dispatch.RequestFilter{States: device.RecordStates()}, want: all},
+		"delivered, one client's":  {filter: dispatch.RequestFilter{Mailbox: alice, States: []device.State{device.StateDelivered}}, want: all[1:2]},
+		"a command":                {filter: dispatch.RequestFilter{Command: "ping"}, want: all},
+		"another command":          {filter: dispatch.RequestFilter{Command: "reboot"}},
+		"a command of 65 bytes":    {filter: dispatch.RequestFilter{Command: strings.Repeat("x", 65)}, kind: device.Invalid},
+		"since one of them":        {filter: dispatch.RequestFilter{Since: open.CreatedAt}, want: all[:2]},
+		"until one of them":        {filter: dispatch.RequestFilter{Until: open.CreatedAt}, want: all[2:]},
+		"since one until the next": {filter: dispatch.RequestFilter{Since: open.CreatedAt, Until: other.CreatedAt}, want: all[1:2]},
+		"until not after since":    {filter: dispatch.RequestFilter{Since: open.CreatedAt, Until: open.CreatedAt}, kind: device.Invalid},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			tt.filter.Limit = 10
+			items, next, err := s.link.ListRequests(t.Context(), tt.filter)
+			if device.KindOf(err) != tt.kind || next != "" {
+				t.Fatalf("%v, want kind %q; next page %q", err, tt.kind, next)
+			}
+			var got []device.RequestID
+			for _, r := range items {
+				got = append(got, r.ID)
+			}
+			if !slices.Equal(got, tt.want) {
+				t.Errorf("%d requests, want %d", len(got), len(tt.want))
+			}
+		})
 	}
 }
 

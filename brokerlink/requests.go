@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"slices"
 	"time"
 
 	"google.golang.org/grpc/connectivity"
@@ -83,9 +84,16 @@ func (l *Link) Requests(ctx context.Context, m device.Mailbox, ids []device.Requ
 
 // ListRequests implements dispatch.Broker.
 func (l *Link) ListRequests(ctx context.Context, f dispatch.RequestFilter) ([]device.Request, string, error) {
-	out, err := l.requests.ListRequests(ctx, &brokerv1.ListRequestsRequest{
-		Mailbox: mailbox(f.Mailbox), DeviceId: string(f.Device), PageSize: int32(f.Limit), PageToken: f.Cursor,
-	})
+	in := &brokerv1.ListRequestsRequest{
+		Mailbox: mailbox(f.Mailbox), DeviceId: string(f.Device), Command: f.Command,
+		Since: timestamp(f.Since), Until: timestamp(f.Until), PageSize: int32(f.Limit), PageToken: f.Cursor,
+	}
+	for wire, state := range states {
+		if slices.Contains(f.States, state) {
+			in.States = append(in.States, wire)
+		}
+	}
+	out, err := l.requests.ListRequests(ctx, in)
 	if err != nil {
 		return nil, "", translate(err, read)
 	}
@@ -219,6 +227,14 @@ func moment(t *timestamppb.Timestamp) time.Time {
 		return time.Time{}
 	}
 	return t.AsTime()
+}
+
+// timestamp leaves the zero time unset.
+func timestamp(t time.Time) *timestamppb.Timestamp {
+	if t.IsZero() {
+		return nil
+	}
+	return timestamppb.New(t)
 }
 
 // mailbox returns nil, which means anyone's, for the zero mailbox.

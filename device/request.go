@@ -29,6 +29,13 @@ const (
 	StateCancelled State = "cancelled" // held, then cancelled by its client
 )
 
+// RecordStates returns them.
+func RecordStates() []State {
+	return []State{
+		StateSent, StateHeld, StateDelivered, StateProgress, StateAnswered, StateNoReply, StateExpired, StateCancelled,
+	}
+}
+
 // States that only a reader of replies is told.
 const (
 	StateAlreadyRead State = "already_read" // its client read the reply and the grace is over

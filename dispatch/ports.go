@@ -20,7 +20,8 @@ type Broker interface {
 	// Requests tells the state of each id, in that order; StateNotFound for one that is not of this mailbox.
 	// A zero mailbox means anyone's. At most 100 ids.
 	Requests(ctx context.Context, m device.Mailbox, ids []device.RequestID) ([]device.Request, error)
-	// ListRequests pages through request records, newest first; next is "" on the last page.
+	// ListRequests pages through request records, newest first; next is "" on the last page. A page may be short, or
+	// empty, and not be the last. It looks at the mailbox of the filter, not at its client.
 	ListRequests(ctx context.Context, f RequestFilter) (items []device.Request, next string, err error)
 
 	// Drain reads replies in queue order and removes nothing.
@@ -108,11 +109,16 @@ type Send struct {
 	CachedUnreadBytes int64
 }
 
-// RequestFilter chooses request records. A zero mailbox means anyone's, an empty device any device.
+// RequestFilter chooses request records that match all of it. The zero value of a field means any.
 type RequestFilter struct {
-	Mailbox device.Mailbox
+	Mailbox device.Mailbox  // of one client; the Dispatcher sets it
+	Client  device.ClientID // of a caller that may read everyone's requests
 	Device  device.ID
-	Limit   int // 1 to 1000
+	States  []device.State // one of them, as it stands now
+	Command string
+	Since   time.Time // created then or later
+	Until   time.Time // created before
+	Limit   int       // 1 to 1000
 	Cursor  string
 }
 

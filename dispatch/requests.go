@@ -52,8 +52,9 @@ func concealed(err error) error {
 }
 
 // Requests pages through the caller's requests, newest first; with device.PermReadAll through everyone's at the devices
-// that the caller may touch, so that a page may be shorter than its limit. Errors: Invalid; DeviceNotFound where a
-// device is named that the caller may not touch; BrokerUnavailable.
+// that the caller may touch, or through those of one client. A page may be short, or empty, and not be the last. Errors:
+// Invalid; Forbidden where another client is named without device.PermReadAll; DeviceNotFound where a device is named
+// that cannot be; BrokerUnavailable.
 func (d *Dispatcher) Requests(ctx context.Context, c Caller, f RequestFilter) (items []device.Request, next string, err error) {
 	if err := validLimit(&f.Limit); err != nil {
 		return nil, "", err
@@ -63,9 +64,18 @@ func (d *Dispatcher) Requests(ctx context.Context, c Caller, f RequestFilter) (i
 			return nil, "", err
 		}
 	}
+	if !f.Since.IsZero() && !f.Until.IsZero() && !f.Until.After(f.Since) {
+		return nil, "", invalid("until", "must be after since")
+	}
 	own := device.MailboxOf(c.Client)
-	if !c.may(device.PermReadAll) {
+	switch {
+	case !c.may(device.PermReadAll):
+		if f.Client != "" && f.Client != c.Client {
+			return nil, "", device.Errorf(device.Forbidden, "the role of this client does not let it read the requests of others")
+		}
 		f.Mailbox = own
+	case f.Client != "":
+		f.Mailbox = device.MailboxOf(f.Client)
 	}
 	brokerTime := &allowance{left: brokerBudget}
 	err = d.broker.ask(ctx, brokerTime, func(ctx context.Context) (err error) {

@@ -3,6 +3,7 @@ package dispatch_test
 import (
 	"slices"
 	"testing"
+	"time"
 
 	"signaldevice/device"
 	"signaldevice/dispatch"
@@ -57,7 +58,13 @@ func TestRequests_ListsTheCallersOwnOrAll(t *testing.T) {
 		"own at one device":                  {caller: alice, filter: dispatch.RequestFilter{Device: cam2}, want: []device.ClientID{"alice"}},
 		"everyone's":                         {caller: admin(), want: []device.ClientID{"alice", "alice", "bob", "bob"}},
 		"everyone's in one fleet":            {caller: limited, want: []device.ClientID{"alice", "bob"}},
-		"one client's, for one who may":      {caller: admin(), filter: dispatch.RequestFilter{Mailbox: device.MailboxOf("bob")}, want: []device.ClientID{"bob", "bob"}},
+		"one client's, for one who may":      {caller: admin(), filter: dispatch.RequestFilter{Client: "bob"}, want: []device.ClientID{"bob", "bob"}},
+		"of a client who sent none":          {caller: admin(), filter: dispatch.RequestFilter{Client: "carol"}},
+		"one client's, in one fleet":         {caller: limited, filter: dispatch.RequestFilter{Client: "bob"}, want: []device.ClientID{"bob"}},
+		"own, by name":                       {caller: alice, filter: dispatch.RequestFilter{Client: "alice"}, want: []device.ClientID{"alice", "alice"}},
+		"another's, for one who may not":     {caller: alice, filter: dispatch.RequestFilter{Client: "bob"}, kind: device.Forbidden},
+		"until just after since":             {caller: alice, filter: dispatch.RequestFilter{Since: time.Unix(5, 0), Until: time.Unix(5, 1)}, want: []device.ClientID{"alice", "alice"}},
+		"until at since":                     {caller: alice, filter: dispatch.RequestFilter{Since: time.Unix(5, 0), Until: time.Unix(5, 0)}, kind: device.Invalid},
 		"at what cannot be a device":         {caller: alice, filter: dispatch.RequestFilter{Device: "a.b"}, kind: device.DeviceNotFound},
 	}
 	for name, tt := range tests {

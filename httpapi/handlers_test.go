@@ -252,6 +252,12 @@ func TestRequests_ListGetAndCancel(t *testing.T) {
 	h.service.next = "more"
 	h.answers(call("GET", "/v1/requests?device=cam-1&limit=5&cursor=c", ""), 200, `{"items":[`+requestJSON()+`],"next_cursor":"more"}`)
 	h.asked(dispatch.RequestFilter{Device: testDevice, Limit: 5, Cursor: "c"})
+	h.answers(call("GET", "/v1/requests?state=held&state=no_reply&command=ping&client=bob&since=2026-11-24T09:30:00.5%2B01:00&until=2026-11-24T10:00:00Z", ""),
+		200, `{"items":[`+requestJSON()+`],"next_cursor":"more"}`)
+	h.asked(dispatch.RequestFilter{
+		Limit: 100, States: []device.State{device.StateHeld, device.StateNoReply}, Command: "ping", Client: "bob",
+		Since: time.Date(2026, 11, 24, 8, 30, 0, 5e8, time.UTC), Until: time.Date(2026, 11, 24, 10, 0, 0, 0, time.UTC),
+	})
 	h.answers(call("GET", one, ""), 200, requestJSON())
 	h.asked(requestID)
 	h.answers(call("DELETE", one, ""), 200,

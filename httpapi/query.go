@@ -22,6 +22,7 @@ const (
 	maxIDs      = 100  // request ids in one poll
 	maxIDLength = 120  // bytes of a request id
 	maxWait     = 60   // seconds
+	maxClient   = 256  // bytes of a client's name
 )
 
 // query is the query of a call, and the faults that reading it has found so far.
@@ -118,6 +119,46 @@ func (q *query) flag(name string) *bool {
 		q.fault(name, "must be true or false")
 		return nil
 	}
+}
+
+// time reads a moment, RFC 3339; the zero time where it is absent or at fault.
+func (q *query) time(name string) time.Time {
+	s := q.one(name, 40)
+	if s == "" {
+		return time.Time{}
+	}
+	t, err := time.Parse(time.RFC3339, s)
+	if err != nil || t.Year() < 1970 {
+		q.fault(name, "must be a time from 1970 on, such as 2026-11-24T09:30:00Z")
+		return time.Time{}
+	}
+	return t.UTC()
+}
+
+// states reads a parameter that repeats.
+func (q *query) states(name string) (states []device.State) {
+	known := device.RecordStates()
+	for _, s := range q.values[name] {
+		state := device.State(s)
+		switch {
+		case !slices.Contains(known, state):
+			q.fault(name, "must be one of %s", joined(known))
+			return nil
+		case slices.Contains(states, state):
+			q.fault(name, "names the same state twice")
+			return nil
+		}
+		states = append(states, state)
+	}
+	return states
+}
+
+func joined(states []device.State) string {
+	names := make([]string, len(states))
+	for i, s := range states {
+		names[i] = string(s)
+	}
+	return strings.Join(names, ", ")
 }
 
 // labels reads pairs written key:value or key=value.

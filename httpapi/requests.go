@@ -54,8 +54,15 @@ func showRequest(r device.Request) requestBody {
 }
 
 func (a *API) listRequests(w *answer, r *http.Request, who Identity) error {
-	q := parseQuery(r, "device", "limit", "cursor")
-	filter := dispatch.RequestFilter{Device: device.ID(q.one("device", maxName))}
+	q := parseQuery(r, "device", "state", "command", "client", "since", "until", "limit", "cursor")
+	filter := dispatch.RequestFilter{
+		Device:  device.ID(q.one("device", maxName)),
+		States:  q.states("state"),
+		Command: q.one("command", maxCommandName),
+		Client:  device.ClientID(q.one("client", maxClient)),
+		Since:   q.time("since"),
+		Until:   q.time("until"),
+	}
 	filter.Limit, filter.Cursor = q.page()
 	if err := q.err(); err != nil {
 		return err

@@ -330,7 +330,7 @@ func TestSend_Refused(t *testing.T) {
 
 func (f *fleet) recorded() int {
 	f.t.Helper()
-	records, _, err := f.records.List(f.t.Context(), alice, "", 100, "")
+	records, _, err := f.records.List(f.t.Context(), requests.Filter{Mailbox: alice}, 100, "")
 	if err != nil {
 		f.t.Fatal(err)
 	}

@@ -362,7 +362,7 @@ func TestStore_List(t *testing.T) {
 				var got []device.RequestID
 				cursor := ""
 				for range 10 {
-					page, next, err := s.List(t.Context(), tt.m, tt.dev, limit, cursor)
+					page, next, err := s.List(t.Context(), requests.Filter{Mailbox: tt.m, Device: tt.dev}, limit, cursor)
 					if err != nil || len(page) > limit {
 						t.Fatalf("%d records, %v", len(page), err)
 					}
@@ -394,7 +394,7 @@ func TestStore_ListShowsWhatIsNotWrittenYet(t *testing.T) {
 	if err := s.Update(t.Context(), claims(t, r.ID), func(r *requests.Record) bool { r.Delivered = 7; return true }); err != nil {
 		t.Fatal(err)
 	}
-	page, _, err := s.List(t.Context(), alice, "", 10, "")
+	page, _, err := s.List(t.Context(), requests.Filter{Mailbox: alice}, 10, "")
 	if err != nil || len(page) != 1 || page[0].Delivered != 7 {
 		t.Errorf("%+v, %v", page, err)
 	}

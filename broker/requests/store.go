@@ -22,24 +22,30 @@ import (
 const (
 	streamName   = "REQUESTS"
 	collectFor   = 50 * time.Millisecond // facts that nobody waits for are written together
-	keepRecords  = 30 * 24 * time.Hour
-	cached       = 32_768 // records in memory; about 0.6 KB each
-	maxUnwritten = 8192   // records that wait to be written before new ones are refused
+	cached       = 32_768                // records in memory; about 0.6 KB each
+	maxUnwritten = 8192                  // records that wait to be written before new ones are refused
 	storeBudget  = 2 * time.Second
 )
 
 var errGone = errors.New("requests: the record has been dropped")
 
-// Config says how many records are kept.
+// What is kept where the Config does not say.
+const (
+	DefaultRecords = 500_000
+	DefaultKeep    = 30 * 24 * time.Hour
+)
+
+// Config says how many records are kept, and for how long.
 type Config struct {
-	MaxRecords int64 // the oldest finished ones go first; default 500,000
+	MaxRecords int64         // the oldest finished ones go first; default DefaultRecords
+	Keep       time.Duration // since a record's last change; default DefaultKeep
 	Engine     *stream.Engine
 	Clock      func() time.Time
 	Log        *slog.Logger
 }
 
 // Store keeps request records in a JetStream stream, the last version of each under its own subject,
-// `r.<time of its creation>.<mailbox>.<uuid>.<device>`. It is safe for concurrent use.
+// `r.<6 h of its creation>.<2 min of it>.<mailbox>.<uuid>.<device>`. It is safe for concurrent use.
 type Store struct {
 	cfg      Config
 	appender *stream.Appender
@@ -48,8 +54,8 @@ type Store struct {
 	stop     context.CancelFunc
 	running  sync.WaitGroup
 
-	most       int    // records in memory
-	listAtOnce uint64 // records that are gone through together for one page
+	most int // records in memory
+	list listLimits
 
 	mu      sync.Mutex
 	records map[device.UUID]*entry
@@ -82,7 +88,10 @@ type waiter struct {
 // Open creates or finds the stream and starts the writer. Close stops it.
 func Open(ctx context.Context, cfg Config) (*Store, error) {
 	if cfg.MaxRecords == 0 {
-		cfg.MaxRecords = 500_000
+		cfg.MaxRecords = DefaultRecords
+	}
+	if cfg.Keep == 0 {
+		cfg.Keep = DefaultKeep
 	}
 	if cfg.Clock == nil {
 		cfg.Clock = time.Now
@@ -93,14 +102,14 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	most := cfg.MaxRecords + cfg.MaxRecords/4 // what trim has not come to yet
 	_, err := cfg.Engine.Ensure(ctx, jetstream.StreamConfig{
 		Name: streamName, Subjects: []string{"r.>"}, Storage: jetstream.FileStorage,
-		MaxMsgsPerSubject: 1, MaxMsgs: most, MaxAge: keepRecords, Discard: jetstream.DiscardOld,
+		MaxMsgsPerSubject: 1, MaxMsgs: most, MaxAge: cfg.Keep, Discard: jetstream.DiscardOld,
 		MaxBytes: most * 2048, AllowDirect: true, AllowAtomicPublish: true,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("requests: %w", err)
 	}
 	s := &Store{
-		cfg: cfg, appender: cfg.Engine.NewAppender(), most: cached, listAtOnce: listAtOnce,
+		cfg: cfg, appender: cfg.Engine.NewAppender(), most: cached, list: defaultListLimits,
 		records: map[device.UUID]*entry{}, recent: list.New(), dirty: map[*entry]struct{}{},
 	}
 	if s.keys, err = openKeys(ctx, cfg.Engine); err != nil {

@@ -258,7 +258,7 @@ func TestStore_UnreadableRecordIsPassedOver(t *testing.T) {
 	if _, ok, err := s.Get(t.Context(), goodClaims); !ok || err != nil {
 		t.Errorf("the good one: %v, %v", ok, err)
 	}
-	if page, _, err := s.List(t.Context(), device.Mailbox{}, "", 10, ""); len(page) != 1 || err != nil {
+	if page, _, err := s.List(t.Context(), Filter{}, 10, ""); len(page) != 1 || err != nil {
 		t.Errorf("listed %d, %v", len(page), err)
 	}
 }
@@ -313,7 +313,7 @@ func TestStore_ListSpanBySpan(t *testing.T) {
 	now := time.Now()
 	s := openIn(t, t.TempDir(), func(c *Config) { c.Clock = func() time.Time { return now }; c.Log = slog.New(slog.DiscardHandler) })
 	defer s.closeAll()
-	s.listAtOnce = 5
+	s.list.atOnce = 5
 	var want []device.RequestID
 	for _, age := range []time.Duration{-2 * time.Hour, 0, time.Minute, 59 * time.Minute, time.Hour, 90 * time.Minute, 50 * time.Hour, 29 * 24 * time.Hour, 80 * 24 * time.Hour} {
 		r, _ := newRecord(t, now.Add(-age))
@@ -323,7 +323,7 @@ func TestStore_ListSpanBySpan(t *testing.T) {
 	for _, limit := range []int{4, 100} {
 		var got []device.RequestID
 		for cursor, more := "", true; more; more = cursor != "" {
-			page, next, err := s.List(t.Context(), device.Mailbox{}, "", limit, cursor)
+			page, next, err := s.List(t.Context(), Filter{}, limit, cursor)
 			if err != nil || len(page) > limit {
 				t.Fatalf("%d records, %v", len(page), err)
 			}
@@ -337,7 +337,7 @@ func TestStore_ListSpanBySpan(t *testing.T) {
 		}
 	}
 	for _, forged := range []string{"no cursor of ours", stream.Token(make([]byte, 16)), stream.Token(bytes.Repeat([]byte{0xff}, 16))} {
-		if _, _, err := s.List(t.Context(), device.Mailbox{}, "", 10, forged); err != nil {
+		if _, _, err := s.List(t.Context(), Filter{}, 10, forged); err != nil {
 			t.Errorf("%q: %v", forged, err)
 		}
 	}

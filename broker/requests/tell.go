@@ -111,7 +111,7 @@ func (s *Store) changed(e *entry) {
 func (s *Store) findOpen(ctx context.Context) error {
 	cursor := ""
 	for range openAtStart {
-		records, next, err := s.List(ctx, device.Mailbox{}, "", openPage, cursor)
+		records, next, err := s.List(ctx, Filter{}, openPage, cursor)
 		if err != nil {
 			return err
 		}

@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/json"
+	"maps"
+	"slices"
 	"strconv"
 	"time"
 
@@ -143,10 +145,24 @@ func (s *RequestServer) ListRequests(ctx context.Context, in *brokerv1.ListReque
 	}
 	limit := f.page("page_size", in.PageSize, defaultPage)
 	cursor := f.cursor("page_token", in.PageToken)
+	wanted := f.states("states", in.States)
+	f.size("command", len(in.Command), 0, maxCommand)
+	since, until := f.moment("since", in.Since), f.moment("until", in.Until)
+	if !since.IsZero() && !until.IsZero() && !until.After(since) {
+		f.add("until", "must be after since")
+	}
 	if err := f.err(); err != nil {
 		return nil, err
 	}
-	records, next, err := s.Records.List(ctx, m, dev, limit, cursor)
+	filter := requests.Filter{Mailbox: m, Device: dev, Command: in.Command, Since: since, Until: until}
+	if len(wanted) > 0 {
+		filter.Keep = func(rec requests.Record) bool {
+			s.Queue.Complete(&rec)
+			state, _ := rec.State(s.Clock())
+			return slices.Contains(wanted, states[state])
+		}
+	}
+	records, next, err := s.Records.List(ctx, filter, limit, cursor)
 	if err != nil {
 		return nil, device.Wrap(device.BrokerUnavailable, err, "the request records could not be read")
 	}
@@ -254,6 +270,27 @@ func (f *faults) requestIDs(field string, ids []string, most int) []device.Reque
 		}
 	}
 	return out
+}
+
+func (f *faults) states(field string, list []brokerv1.RequestState) []brokerv1.RequestState {
+	f.size(field, len(list), 0, len(states))
+	for _, state := range list {
+		if !slices.Contains(slices.Collect(maps.Values(states)), state) {
+			f.add(field, "holds something that is not the state of a record")
+			break
+		}
+	}
+	return list
+}
+
+func (f *faults) moment(field string, at *timestamppb.Timestamp) time.Time {
+	if at == nil {
+		return time.Time{}
+	}
+	if !at.IsValid() {
+		f.add(field, "is not a time")
+	}
+	return at.AsTime()
 }
 
 func (f *faults) jsonObject(field string, b []byte) []byte {

@@ -42,6 +42,7 @@ type Engine struct {
 
 	mu        sync.Mutex
 	appenders []*Appender
+	handles   map[string]jetstream.Stream // by name
 }
 
 // Open starts the engine and waits until it accepts work. Close stops it.
@@ -61,7 +62,7 @@ func Open(ctx context.Context, cfg Config) (*Engine, error) {
 	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("stream: %w", err)
 	}
-	e := &Engine{cfg: cfg, deletes: make(chan struct{}, maxDeletes)}
+	e := &Engine{cfg: cfg, deletes: make(chan struct{}, maxDeletes), handles: map[string]jetstream.Stream{}}
 	if err := e.start(ctx); err != nil {
 		e.Close()
 		return nil, fmt.Errorf("stream: open %s: %w", filepath.Clean(cfg.Dir), err)
@@ -151,7 +152,21 @@ func (e *Engine) Ensure(ctx context.Context, cfg jetstream.StreamConfig) (life u
 	if err != nil {
 		return 0, fmt.Errorf("stream: %s: %w", cfg.Name, err)
 	}
+	e.mu.Lock()
+	e.handles[cfg.Name] = s
+	e.mu.Unlock()
 	return uint64(s.CachedInfo().Created.UnixNano()), nil
+}
+
+// handle returns the stream without a call where Ensure made it.
+func (e *Engine) handle(ctx context.Context, stream string) (jetstream.Stream, error) {
+	e.mu.Lock()
+	s, ok := e.handles[stream]
+	e.mu.Unlock()
+	if ok {
+		return s, nil
+	}
+	return e.js.Stream(ctx, stream)
 }
 
 // serverLog sends the server's lines to slog. The server never logs message bodies at these levels.

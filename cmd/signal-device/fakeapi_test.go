@@ -206,9 +206,20 @@ func (f *fakeAPI) stream(w http.ResponseWriter, r *http.Request) {
 
 func (f *fakeAPI) listRequests(w http.ResponseWriter, r *http.Request) {
 	var found []any
-	for _, request := range f.requests {
-		if strings.Contains(request, `"device_id":"`+r.URL.Query().Get("device")) {
-			found = append(found, json.RawMessage(request))
+	query := r.URL.Query()
+	if client := query.Get("client"); client != "" && client != "panel" {
+		refuse(w, http.StatusForbidden, "forbidden", "The role of this client does not permit it")
+		return
+	}
+	for i, request := range f.requests {
+		states := query["state"]
+		matches := strings.Contains(request, `"device_id":"`+query.Get("device")) && strings.Contains(request, `"command":"`+query.Get("command")) &&
+			(len(states) == 0 || slices.ContainsFunc(states, func(s string) bool { return strings.Contains(request, `"state":"`+s+`","cause"`) }))
+		// They are all of one moment, so that a time chooses all or none; without one the newest would do.
+		const created = "2026-11-24T09:29:59.990Z"
+		since, until := query.Get("since"), query.Get("until")
+		if matches && since <= created && (until == "" || created < until) {
+			found = append(found, json.RawMessage(f.requests[i]))
 		}
 	}
 	page(w, r, found)

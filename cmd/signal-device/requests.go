@@ -3,9 +3,11 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"io"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"time"
 )
@@ -18,9 +20,15 @@ type requestsCommand struct {
 
 type requestsListCommand struct {
 	clientFlags
-	Device string `help:"Only requests to this device." placeholder:"ID"`
-	Limit  int    `help:"How many at most; 0 for all." default:"100"`
-	JSON   bool   `name:"json" help:"Print one JSON object a line, a request each."`
+	Device  string   `help:"Only requests to this device." placeholder:"ID"`
+	State   []string `help:"Only requests that stand so: sent, held, delivered, progress, answered, no_reply, expired or cancelled; several with commas between." enum:"sent,held,delivered,progress,answered,no_reply,expired,cancelled" placeholder:"STATE"`
+	Command string   `help:"Only requests with this command." placeholder:"NAME"`
+	Client  string   `help:"Only this client's requests; another one's needs the permission requests.read_all." placeholder:"NAME"`
+	Since   string   `help:"Only requests created then or later: 2h ago, or at a time such as 2026-11-24T09:30:00Z." placeholder:"2h|TIME"`
+	Until   string   `help:"Only requests created before." placeholder:"2h|TIME"`
+	Limit   int      `help:"How many at most." default:"100"`
+	All     bool     `help:"All of them, whatever --limit says."`
+	JSON    bool     `name:"json" help:"Print one JSON object a line, a request each."`
 }
 
 // Help shows examples.
@@ -31,15 +39,60 @@ as the API describes it.
 Examples:
   export SIGNAL_DEVICE_TOKEN=...
   signal-device requests --device d4f2c8a1b7e34590 --limit 10
-  signal-device requests --limit 0 --json | jq -r 'select(.state == "held") | .request_id'`
+  signal-device requests --state no_reply,expired --since 2h
+  signal-device requests --state held --all --json | jq -r .request_id | xargs -n 1 signal-device requests cancel`
 }
 
 // Validate is called by the parser.
 func (c *requestsListCommand) Validate() error {
-	if c.Limit < 0 {
-		return usagef("--limit must not be negative")
+	if c.Limit < 1 {
+		return usagef("--limit must be at least 1; --all lists all")
 	}
-	return nil
+	_, err := c.query(time.Now())
+	return err
+}
+
+func (c *requestsListCommand) query(now time.Time) (url.Values, error) {
+	query := url.Values{}
+	set := func(name, value string) {
+		if value != "" {
+			query.Set(name, value)
+		}
+	}
+	set("device", c.Device)
+	set("command", c.Command)
+	set("client", c.Client)
+	slices.Sort(c.State)
+	for _, state := range slices.Compact(c.State) {
+		query.Add("state", state)
+	}
+	for name, text := range map[string]string{"since": c.Since, "until": c.Until} {
+		at, err := parseMoment(text, now)
+		if err != nil {
+			return nil, usagef("--%s must be how long ago, such as 2h, or a time such as 2026-11-24T09:30:00Z", name)
+		}
+		set(name, at)
+	}
+	if query.Has("since") && query.Has("until") && query.Get("until") <= query.Get("since") {
+		return nil, usagef("--until must be after --since")
+	}
+	return query, nil
+}
+
+// parseMoment reads a time, or how long ago one was, and returns it as the API takes it; "" stays so.
+func parseMoment(text string, now time.Time) (string, error) {
+	if text == "" {
+		return "", nil
+	}
+	at, err := time.Parse(time.RFC3339, text)
+	if err != nil {
+		var ago time.Duration
+		if ago, err = time.ParseDuration(text); err != nil || ago < 0 {
+			return "", errors.New("neither a time nor a duration")
+		}
+		at = now.Add(-ago)
+	}
+	return at.UTC().Format("2006-01-02T15:04:05.000Z"), nil
 }
 
 // Run prints the list.
@@ -48,11 +101,15 @@ func (c *requestsListCommand) Run(ctx context.Context, env *environment) error {
 	if err != nil {
 		return err
 	}
-	query := url.Values{}
-	if c.Device != "" {
-		query.Set("device", c.Device)
+	query, err := c.query(time.Now())
+	if err != nil {
+		return err
 	}
-	items := api.list(ctx, "/v1/requests", query, c.Limit)
+	limit := c.Limit
+	if c.All {
+		limit = 0
+	}
+	items := api.list(ctx, "/v1/requests", query, limit)
 	if c.JSON {
 		return printLines(env.out, items)
 	}

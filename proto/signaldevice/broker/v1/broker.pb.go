@@ -766,12 +766,21 @@ func (x *GetRequestsResponse) GetRequests() []*Request {
 }
 
 type ListRequestsRequest struct {
-	state    protoimpl.MessageState `protogen:"open.v1"`
-	Mailbox  []byte                 `protobuf:"bytes,1,opt,name=mailbox,proto3" json:"mailbox,omitempty"`
-	DeviceId string                 `protobuf:"bytes,2,opt,name=device_id,json=deviceId,proto3" json:"device_id,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// 16 bytes: only this client's. Empty: everyone's.
+	Mailbox  []byte `protobuf:"bytes,1,opt,name=mailbox,proto3" json:"mailbox,omitempty"`
+	DeviceId string `protobuf:"bytes,2,opt,name=device_id,json=deviceId,proto3" json:"device_id,omitempty"`
 	// 1 to 1000; 0: 100.
-	PageSize      int32  `protobuf:"varint,3,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
-	PageToken     string `protobuf:"bytes,4,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	PageSize  int32  `protobuf:"varint,3,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	PageToken string `protobuf:"bytes,4,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	// Only requests that stand so now. None: any.
+	States []RequestState `protobuf:"varint,5,rep,packed,name=states,proto3,enum=signaldevice.broker.v1.RequestState" json:"states,omitempty"`
+	// Empty: any.
+	Command string `protobuf:"bytes,6,opt,name=command,proto3" json:"command,omitempty"`
+	// Only requests that were created then or later.
+	Since *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=since,proto3" json:"since,omitempty"`
+	// Only requests that were created before. It must be after since.
+	Until         *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=until,proto3" json:"until,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -834,10 +843,40 @@ func (x *ListRequestsRequest) GetPageToken() string {
 	return ""
 }
 
+func (x *ListRequestsRequest) GetStates() []RequestState {
+	if x != nil {
+		return x.States
+	}
+	return nil
+}
+
+func (x *ListRequestsRequest) GetCommand() string {
+	if x != nil {
+		return x.Command
+	}
+	return ""
+}
+
+func (x *ListRequestsRequest) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
+func (x *ListRequestsRequest) GetUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Until
+	}
+	return nil
+}
+
 type ListRequestsResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Requests      []*Request             `protobuf:"bytes,1,rep,name=requests,proto3" json:"requests,omitempty"`
-	NextPageToken string                 `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The work of one call is bounded: there may be fewer than page_size, even none, before the last page.
+	Requests []*Request `protobuf:"bytes,1,rep,name=requests,proto3" json:"requests,omitempty"`
+	// Empty on the last page.
+	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2902,13 +2941,17 @@ const file_signaldevice_broker_v1_broker_proto_rawDesc = "" +
 	"\vrequest_ids\x18\x02 \x03(\tR\n" +
 	"requestIds\"R\n" +
 	"\x13GetRequestsResponse\x12;\n" +
-	"\brequests\x18\x01 \x03(\v2\x1f.signaldevice.broker.v1.RequestR\brequests\"\x88\x01\n" +
+	"\brequests\x18\x01 \x03(\v2\x1f.signaldevice.broker.v1.RequestR\brequests\"\xc4\x02\n" +
 	"\x13ListRequestsRequest\x12\x18\n" +
 	"\amailbox\x18\x01 \x01(\fR\amailbox\x12\x1b\n" +
 	"\tdevice_id\x18\x02 \x01(\tR\bdeviceId\x12\x1b\n" +
 	"\tpage_size\x18\x03 \x01(\x05R\bpageSize\x12\x1d\n" +
 	"\n" +
-	"page_token\x18\x04 \x01(\tR\tpageToken\"{\n" +
+	"page_token\x18\x04 \x01(\tR\tpageToken\x12<\n" +
+	"\x06states\x18\x05 \x03(\x0e2$.signaldevice.broker.v1.RequestStateR\x06states\x12\x18\n" +
+	"\acommand\x18\x06 \x01(\tR\acommand\x120\n" +
+	"\x05since\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x120\n" +
+	"\x05until\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\x05until\"{\n" +
 	"\x14ListRequestsResponse\x12;\n" +
 	"\brequests\x18\x01 \x03(\v2\x1f.signaldevice.broker.v1.RequestR\brequests\x12&\n" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xcc\x01\n" +
@@ -3184,71 +3227,74 @@ var file_signaldevice_broker_v1_broker_proto_depIdxs = []int32{
 	3,  // 12: signaldevice.broker.v1.Request.timeline:type_name -> signaldevice.broker.v1.Step
 	4,  // 13: signaldevice.broker.v1.CancelResponse.request:type_name -> signaldevice.broker.v1.Request
 	4,  // 14: signaldevice.broker.v1.GetRequestsResponse.requests:type_name -> signaldevice.broker.v1.Request
-	4,  // 15: signaldevice.broker.v1.ListRequestsResponse.requests:type_name -> signaldevice.broker.v1.Request
-	47, // 16: signaldevice.broker.v1.DrainRequest.wait:type_name -> google.protobuf.Duration
-	13, // 17: signaldevice.broker.v1.DrainResponse.replies:type_name -> signaldevice.broker.v1.DrainedReply
-	48, // 18: signaldevice.broker.v1.DrainedReply.received_at:type_name -> google.protobuf.Timestamp
-	47, // 19: signaldevice.broker.v1.AcknowledgeRequest.after:type_name -> google.protobuf.Duration
-	37, // 20: signaldevice.broker.v1.WatchEvent.ready:type_name -> signaldevice.broker.v1.WatchEvent.Ready
-	38, // 21: signaldevice.broker.v1.WatchEvent.presence:type_name -> signaldevice.broker.v1.WatchEvent.PresenceChanged
-	39, // 22: signaldevice.broker.v1.WatchEvent.reply:type_name -> signaldevice.broker.v1.WatchEvent.ReplyArrived
-	40, // 23: signaldevice.broker.v1.WatchEvent.requests:type_name -> signaldevice.broker.v1.WatchEvent.RequestsChanged
-	48, // 24: signaldevice.broker.v1.Certificate.not_after:type_name -> google.protobuf.Timestamp
-	43, // 25: signaldevice.broker.v1.Device.labels:type_name -> signaldevice.broker.v1.Device.LabelsEntry
-	18, // 26: signaldevice.broker.v1.Device.certificates:type_name -> signaldevice.broker.v1.Certificate
-	48, // 27: signaldevice.broker.v1.Device.created_at:type_name -> google.protobuf.Timestamp
-	48, // 28: signaldevice.broker.v1.Device.since:type_name -> google.protobuf.Timestamp
-	48, // 29: signaldevice.broker.v1.Device.last_seen:type_name -> google.protobuf.Timestamp
-	44, // 30: signaldevice.broker.v1.CreateDeviceRequest.labels:type_name -> signaldevice.broker.v1.CreateDeviceRequest.LabelsEntry
-	19, // 31: signaldevice.broker.v1.CreateDeviceResponse.device:type_name -> signaldevice.broker.v1.Device
-	35, // 32: signaldevice.broker.v1.CreateDeviceResponse.connection:type_name -> signaldevice.broker.v1.ConnectionInfo
-	45, // 33: signaldevice.broker.v1.CreateEnrolmentCodeRequest.labels:type_name -> signaldevice.broker.v1.CreateEnrolmentCodeRequest.LabelsEntry
-	47, // 34: signaldevice.broker.v1.CreateEnrolmentCodeRequest.expires_in:type_name -> google.protobuf.Duration
-	48, // 35: signaldevice.broker.v1.CreateEnrolmentCodeResponse.expires_at:type_name -> google.protobuf.Timestamp
-	46, // 36: signaldevice.broker.v1.ListDevicesRequest.labels:type_name -> signaldevice.broker.v1.ListDevicesRequest.LabelsEntry
-	19, // 37: signaldevice.broker.v1.ListDevicesResponse.devices:type_name -> signaldevice.broker.v1.Device
-	18, // 38: signaldevice.broker.v1.IssueCertificateResponse.certificate:type_name -> signaldevice.broker.v1.Certificate
-	48, // 39: signaldevice.broker.v1.WatchEvent.PresenceChanged.since:type_name -> google.protobuf.Timestamp
-	42, // 40: signaldevice.broker.v1.WatchEvent.PresenceChanged.labels:type_name -> signaldevice.broker.v1.WatchEvent.PresenceChanged.LabelsEntry
-	41, // 41: signaldevice.broker.v1.WatchEvent.RequestsChanged.requests:type_name -> signaldevice.broker.v1.WatchEvent.RequestChanged
-	0,  // 42: signaldevice.broker.v1.WatchEvent.RequestChanged.state:type_name -> signaldevice.broker.v1.RequestState
-	1,  // 43: signaldevice.broker.v1.RequestService.Send:input_type -> signaldevice.broker.v1.SendRequest
-	5,  // 44: signaldevice.broker.v1.RequestService.Cancel:input_type -> signaldevice.broker.v1.CancelRequest
-	7,  // 45: signaldevice.broker.v1.RequestService.GetRequests:input_type -> signaldevice.broker.v1.GetRequestsRequest
-	9,  // 46: signaldevice.broker.v1.RequestService.ListRequests:input_type -> signaldevice.broker.v1.ListRequestsRequest
-	11, // 47: signaldevice.broker.v1.QueueService.Drain:input_type -> signaldevice.broker.v1.DrainRequest
-	14, // 48: signaldevice.broker.v1.QueueService.Acknowledge:input_type -> signaldevice.broker.v1.AcknowledgeRequest
-	16, // 49: signaldevice.broker.v1.QueueService.Watch:input_type -> signaldevice.broker.v1.WatchRequest
-	20, // 50: signaldevice.broker.v1.DeviceService.CreateDevice:input_type -> signaldevice.broker.v1.CreateDeviceRequest
-	22, // 51: signaldevice.broker.v1.DeviceService.EnrolDevice:input_type -> signaldevice.broker.v1.EnrolDeviceRequest
-	23, // 52: signaldevice.broker.v1.DeviceService.CreateEnrolmentCode:input_type -> signaldevice.broker.v1.CreateEnrolmentCodeRequest
-	25, // 53: signaldevice.broker.v1.DeviceService.GetDevice:input_type -> signaldevice.broker.v1.GetDeviceRequest
-	26, // 54: signaldevice.broker.v1.DeviceService.ListDevices:input_type -> signaldevice.broker.v1.ListDevicesRequest
-	28, // 55: signaldevice.broker.v1.DeviceService.DeleteDevice:input_type -> signaldevice.broker.v1.DeleteDeviceRequest
-	30, // 56: signaldevice.broker.v1.DeviceService.IssueCertificate:input_type -> signaldevice.broker.v1.IssueCertificateRequest
-	32, // 57: signaldevice.broker.v1.DeviceService.RevokeCertificate:input_type -> signaldevice.broker.v1.RevokeCertificateRequest
-	34, // 58: signaldevice.broker.v1.DeviceService.GetConnectionInfo:input_type -> signaldevice.broker.v1.GetConnectionInfoRequest
-	2,  // 59: signaldevice.broker.v1.RequestService.Send:output_type -> signaldevice.broker.v1.SendResponse
-	6,  // 60: signaldevice.broker.v1.RequestService.Cancel:output_type -> signaldevice.broker.v1.CancelResponse
-	8,  // 61: signaldevice.broker.v1.RequestService.GetRequests:output_type -> signaldevice.broker.v1.GetRequestsResponse
-	10, // 62: signaldevice.broker.v1.RequestService.ListRequests:output_type -> signaldevice.broker.v1.ListRequestsResponse
-	12, // 63: signaldevice.broker.v1.QueueService.Drain:output_type -> signaldevice.broker.v1.DrainResponse
-	15, // 64: signaldevice.broker.v1.QueueService.Acknowledge:output_type -> signaldevice.broker.v1.AcknowledgeResponse
-	17, // 65: signaldevice.broker.v1.QueueService.Watch:output_type -> signaldevice.broker.v1.WatchEvent
-	21, // 66: signaldevice.broker.v1.DeviceService.CreateDevice:output_type -> signaldevice.broker.v1.CreateDeviceResponse
-	21, // 67: signaldevice.broker.v1.DeviceService.EnrolDevice:output_type -> signaldevice.broker.v1.CreateDeviceResponse
-	24, // 68: signaldevice.broker.v1.DeviceService.CreateEnrolmentCode:output_type -> signaldevice.broker.v1.CreateEnrolmentCodeResponse
-	19, // 69: signaldevice.broker.v1.DeviceService.GetDevice:output_type -> signaldevice.broker.v1.Device
-	27, // 70: signaldevice.broker.v1.DeviceService.ListDevices:output_type -> signaldevice.broker.v1.ListDevicesResponse
-	29, // 71: signaldevice.broker.v1.DeviceService.DeleteDevice:output_type -> signaldevice.broker.v1.DeleteDeviceResponse
-	31, // 72: signaldevice.broker.v1.DeviceService.IssueCertificate:output_type -> signaldevice.broker.v1.IssueCertificateResponse
-	33, // 73: signaldevice.broker.v1.DeviceService.RevokeCertificate:output_type -> signaldevice.broker.v1.RevokeCertificateResponse
-	35, // 74: signaldevice.broker.v1.DeviceService.GetConnectionInfo:output_type -> signaldevice.broker.v1.ConnectionInfo
-	59, // [59:75] is the sub-list for method output_type
-	43, // [43:59] is the sub-list for method input_type
-	43, // [43:43] is the sub-list for extension type_name
-	43, // [43:43] is the sub-list for extension extendee
-	0,  // [0:43] is the sub-list for field type_name
+	0,  // 15: signaldevice.broker.v1.ListRequestsRequest.states:type_name -> signaldevice.broker.v1.RequestState
+	48, // 16: signaldevice.broker.v1.ListRequestsRequest.since:type_name -> google.protobuf.Timestamp
+	48, // 17: signaldevice.broker.v1.ListRequestsRequest.until:type_name -> google.protobuf.Timestamp
+	4,  // 18: signaldevice.broker.v1.ListRequestsResponse.requests:type_name -> signaldevice.broker.v1.Request
+	47, // 19: signaldevice.broker.v1.DrainRequest.wait:type_name -> google.protobuf.Duration
+	13, // 20: signaldevice.broker.v1.DrainResponse.replies:type_name -> signaldevice.broker.v1.DrainedReply
+	48, // 21: signaldevice.broker.v1.DrainedReply.received_at:type_name -> google.protobuf.Timestamp
+	47, // 22: signaldevice.broker.v1.AcknowledgeRequest.after:type_name -> google.protobuf.Duration
+	37, // 23: signaldevice.broker.v1.WatchEvent.ready:type_name -> signaldevice.broker.v1.WatchEvent.Ready
+	38, // 24: signaldevice.broker.v1.WatchEvent.presence:type_name -> signaldevice.broker.v1.WatchEvent.PresenceChanged
+	39, // 25: signaldevice.broker.v1.WatchEvent.reply:type_name -> signaldevice.broker.v1.WatchEvent.ReplyArrived
+	40, // 26: signaldevice.broker.v1.WatchEvent.requests:type_name -> signaldevice.broker.v1.WatchEvent.RequestsChanged
+	48, // 27: signaldevice.broker.v1.Certificate.not_after:type_name -> google.protobuf.Timestamp
+	43, // 28: signaldevice.broker.v1.Device.labels:type_name -> signaldevice.broker.v1.Device.LabelsEntry
+	18, // 29: signaldevice.broker.v1.Device.certificates:type_name -> signaldevice.broker.v1.Certificate
+	48, // 30: signaldevice.broker.v1.Device.created_at:type_name -> google.protobuf.Timestamp
+	48, // 31: signaldevice.broker.v1.Device.since:type_name -> google.protobuf.Timestamp
+	48, // 32: signaldevice.broker.v1.Device.last_seen:type_name -> google.protobuf.Timestamp
+	44, // 33: signaldevice.broker.v1.CreateDeviceRequest.labels:type_name -> signaldevice.broker.v1.CreateDeviceRequest.LabelsEntry
+	19, // 34: signaldevice.broker.v1.CreateDeviceResponse.device:type_name -> signaldevice.broker.v1.Device
+	35, // 35: signaldevice.broker.v1.CreateDeviceResponse.connection:type_name -> signaldevice.broker.v1.ConnectionInfo
+	45, // 36: signaldevice.broker.v1.CreateEnrolmentCodeRequest.labels:type_name -> signaldevice.broker.v1.CreateEnrolmentCodeRequest.LabelsEntry
+	47, // 37: signaldevice.broker.v1.CreateEnrolmentCodeRequest.expires_in:type_name -> google.protobuf.Duration
+	48, // 38: signaldevice.broker.v1.CreateEnrolmentCodeResponse.expires_at:type_name -> google.protobuf.Timestamp
+	46, // 39: signaldevice.broker.v1.ListDevicesRequest.labels:type_name -> signaldevice.broker.v1.ListDevicesRequest.LabelsEntry
+	19, // 40: signaldevice.broker.v1.ListDevicesResponse.devices:type_name -> signaldevice.broker.v1.Device
+	18, // 41: signaldevice.broker.v1.IssueCertificateResponse.certificate:type_name -> signaldevice.broker.v1.Certificate
+	48, // 42: signaldevice.broker.v1.WatchEvent.PresenceChanged.since:type_name -> google.protobuf.Timestamp
+	42, // 43: signaldevice.broker.v1.WatchEvent.PresenceChanged.labels:type_name -> signaldevice.broker.v1.WatchEvent.PresenceChanged.LabelsEntry
+	41, // 44: signaldevice.broker.v1.WatchEvent.RequestsChanged.requests:type_name -> signaldevice.broker.v1.WatchEvent.RequestChanged
+	0,  // 45: signaldevice.broker.v1.WatchEvent.RequestChanged.state:type_name -> signaldevice.broker.v1.RequestState
+	1,  // 46: signaldevice.broker.v1.RequestService.Send:input_type -> signaldevice.broker.v1.SendRequest
+	5,  // 47: signaldevice.broker.v1.RequestService.Cancel:input_type -> signaldevice.broker.v1.CancelRequest
+	7,  // 48: signaldevice.broker.v1.RequestService.GetRequests:input_type -> signaldevice.broker.v1.GetRequestsRequest
+	9,  // 49: signaldevice.broker.v1.RequestService.ListRequests:input_type -> signaldevice.broker.v1.ListRequestsRequest
+	11, // 50: signaldevice.broker.v1.QueueService.Drain:input_type -> signaldevice.broker.v1.DrainRequest
+	14, // 51: signaldevice.broker.v1.QueueService.Acknowledge:input_type -> signaldevice.broker.v1.AcknowledgeRequest
+	16, // 52: signaldevice.broker.v1.QueueService.Watch:input_type -> signaldevice.broker.v1.WatchRequest
+	20, // 53: signaldevice.broker.v1.DeviceService.CreateDevice:input_type -> signaldevice.broker.v1.CreateDeviceRequest
+	22, // 54: signaldevice.broker.v1.DeviceService.EnrolDevice:input_type -> signaldevice.broker.v1.EnrolDeviceRequest
+	23, // 55: signaldevice.broker.v1.DeviceService.CreateEnrolmentCode:input_type -> signaldevice.broker.v1.CreateEnrolmentCodeRequest
+	25, // 56: signaldevice.broker.v1.DeviceService.GetDevice:input_type -> signaldevice.broker.v1.GetDeviceRequest
+	26, // 57: signaldevice.broker.v1.DeviceService.ListDevices:input_type -> signaldevice.broker.v1.ListDevicesRequest
+	28, // 58: signaldevice.broker.v1.DeviceService.DeleteDevice:input_type -> signaldevice.broker.v1.DeleteDeviceRequest
+	30, // 59: signaldevice.broker.v1.DeviceService.IssueCertificate:input_type -> signaldevice.broker.v1.IssueCertificateRequest
+	32, // 60: signaldevice.broker.v1.DeviceService.RevokeCertificate:input_type -> signaldevice.broker.v1.RevokeCertificateRequest
+	34, // 61: signaldevice.broker.v1.DeviceService.GetConnectionInfo:input_type -> signaldevice.broker.v1.GetConnectionInfoRequest
+	2,  // 62: signaldevice.broker.v1.RequestService.Send:output_type -> signaldevice.broker.v1.SendResponse
+	6,  // 63: signaldevice.broker.v1.RequestService.Cancel:output_type -> signaldevice.broker.v1.CancelResponse
+	8,  // 64: signaldevice.broker.v1.RequestService.GetRequests:output_type -> signaldevice.broker.v1.GetRequestsResponse
+	10, // 65: signaldevice.broker.v1.RequestService.ListRequests:output_type -> signaldevice.broker.v1.ListRequestsResponse
+	12, // 66: signaldevice.broker.v1.QueueService.Drain:output_type -> signaldevice.broker.v1.DrainResponse
+	15, // 67: signaldevice.broker.v1.QueueService.Acknowledge:output_type -> signaldevice.broker.v1.AcknowledgeResponse
+	17, // 68: signaldevice.broker.v1.QueueService.Watch:output_type -> signaldevice.broker.v1.WatchEvent
+	21, // 69: signaldevice.broker.v1.DeviceService.CreateDevice:output_type -> signaldevice.broker.v1.CreateDeviceResponse
+	21, // 70: signaldevice.broker.v1.DeviceService.EnrolDevice:output_type -> signaldevice.broker.v1.CreateDeviceResponse
+	24, // 71: signaldevice.broker.v1.DeviceService.CreateEnrolmentCode:output_type -> signaldevice.broker.v1.CreateEnrolmentCodeResponse
+	19, // 72: signaldevice.broker.v1.DeviceService.GetDevice:output_type -> signaldevice.broker.v1.Device
+	27, // 73: signaldevice.broker.v1.DeviceService.ListDevices:output_type -> signaldevice.broker.v1.ListDevicesResponse
+	29, // 74: signaldevice.broker.v1.DeviceService.DeleteDevice:output_type -> signaldevice.broker.v1.DeleteDeviceResponse
+	31, // 75: signaldevice.broker.v1.DeviceService.IssueCertificate:output_type -> signaldevice.broker.v1.IssueCertificateResponse
+	33, // 76: signaldevice.broker.v1.DeviceService.RevokeCertificate:output_type -> signaldevice.broker.v1.RevokeCertificateResponse
+	35, // 77: signaldevice.broker.v1.DeviceService.GetConnectionInfo:output_type -> signaldevice.broker.v1.ConnectionInfo
+	62, // [62:78] is the sub-list for method output_type
+	46, // [46:62] is the sub-list for method input_type
+	46, // [46:46] is the sub-list for extension type_name
+	46, // [46:46] is the sub-list for extension extendee
+	0,  // [0:46] is the sub-list for field type_name
 }
 
 func init() { file_signaldevice_broker_v1_broker_proto_init() }
