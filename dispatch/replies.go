@@ -47,7 +47,7 @@ func (d *Dispatcher) Replies(ctx context.Context, c Caller, in RepliesInput) (Re
 func (d *Dispatcher) collectUntil(ctx context.Context, w *waiter, until time.Time, first *poll, replies Replies) (Replies, error) {
 	var err error
 	for more := true; more; {
-		more = d.await(ctx, w, until)
+		more = d.await(ctx, w, until, err != nil)
 		if ctx.Err() != nil {
 			return Replies{}, left(ctx)
 		}

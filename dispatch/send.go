@@ -157,7 +157,8 @@ func (d *Dispatcher) unread(ctx context.Context, m device.Mailbox, dev device.ID
 // reply is not known to be in, nothing is read, so that nothing read is missing from a result without replies.
 func (d *Dispatcher) awaitFinal(ctx context.Context, w *waiter, req device.Request, until time.Time) SendResult {
 	for more := true; ; {
-		if d.waiters.sawFinal(w, req.ID) || req.State == device.StateAnswered {
+		isIn := d.waiters.sawFinal(w, req.ID) || req.State == device.StateAnswered
+		if isIn {
 			replies, state := d.collectFinal(ctx, w.place, req.ID)
 			if len(replies) > 0 {
 				req.State = state
@@ -170,7 +171,7 @@ func (d *Dispatcher) awaitFinal(ctx context.Context, w *waiter, req device.Reque
 		if !more || settled(req.State) || req.State == device.StateNoReply {
 			return SendResult{Request: req}
 		}
-		more = d.await(ctx, w, until)
+		more = d.await(ctx, w, until, isIn)
 		if !d.waiters.sawFinal(w, req.ID) {
 			req = d.refreshed(ctx, w.mailbox, req)
 		}

@@ -124,11 +124,15 @@ func (ws *waiters) sawFinal(w *waiter, id device.RequestID) bool {
 }
 
 // await blocks until the waiter should read again, and reports whether it may wait once more after that: not when the
-// time is up, the caller has left, or the Dispatcher closes.
-func (d *Dispatcher) await(ctx context.Context, w *waiter, until time.Time) bool {
+// time is up, the caller has left, or the Dispatcher closes. failed tells that the last read was of no use: no hint comes
+// for what it has missed.
+func (d *Dispatcher) await(ctx context.Context, w *waiter, until time.Time, failed bool) bool {
 	flowing, changed := d.watching.state()
 	pause := jitter(blindPause)
-	if flowing {
+	switch {
+	case failed:
+		pause = jitter(retryPause)
+	case flowing:
 		pause = jitter(recheckPause)
 	}
 	timer := time.NewTimer(min(pause, time.Until(until)))

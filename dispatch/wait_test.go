@@ -2,6 +2,8 @@ package dispatch_test
 
 import (
 	"context"
+	"maps"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -253,6 +255,43 @@ func TestWait_OutageMeanwhileIsWaitedOut(t *testing.T) {
 		wantReplies(t, out.got, out.err, `1`)
 		wantTook(t, out.took, 21*time.Second, 25*time.Second)
 	})
+}
+
+// A read that failed when its hint came is tried again soon: no second hint comes.
+func TestWait_AFailedReadCostsLessThanASecond(t *testing.T) {
+	for _, how := range []string{"a send that waits", "a poll that waits"} {
+		t.Run(how, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := newSystem(true, nil)
+				s.start(t)
+				synctest.Wait()
+				ended := inBackground(func() (any, error) {
+					if how == "a send that waits" {
+						return s.Send(context.Background(), alice, dispatch.SendInput{Device: cam, Command: "ping", Wait: time.Minute})
+					}
+					id := s.send(t, alice, cam)
+					return s.Replies(context.Background(), alice, dispatch.RepliesInput{Device: cam, IDs: []device.RequestID{id}, Wait: time.Minute})
+				})
+				time.Sleep(2 * time.Second)
+				synctest.Wait()
+				ids := slices.Collect(maps.Keys(s.broker.records))
+				left := 2
+				s.broker.set(func(op string) fault {
+					if op == "drain" && left > 0 {
+						left--
+						return brokerDown
+					}
+					return fault{}
+				})
+				s.broker.arrive(ids[0], 0, true, `1`)
+				out := <-ended
+				if out.err != nil {
+					t.Error(out.err)
+				}
+				wantTook(t, out.took, 2*time.Second, 4*time.Second)
+			})
+		})
+	}
 }
 
 func TestWait_OutageToTheEndIsTheAnswer(t *testing.T) { // I8
