@@ -179,3 +179,31 @@ func TestTell_IsBounded(t *testing.T) {
 		t.Errorf("after all are forgotten, %d and %d are known", len(o.byID), len(o.next))
 	}
 }
+
+// What one turn costs for each request that changed in it: told of, or answered before.
+func BenchmarkTell(b *testing.B) {
+	for name, answered := range map[string]bool{"told of": false, "answered before its turn": true} {
+		b.Run(name, func(b *testing.B) {
+			var s Store
+			s.cfg.Clock, s.untold = time.Now, map[*entry]struct{}{}
+			now := At(time.Now())
+			entries := make([]*entry, 1000)
+			for i := range entries {
+				r := Record{Sent: now, ReplyBy: now + 1e6}
+				if answered {
+					r.Answered = now
+				}
+				entries[i] = &entry{uuid: device.UUID{byte(i), byte(i >> 8)}, revision: 1, record: r}
+			}
+			for b.Loop() {
+				for _, e := range entries {
+					e.told = ""
+					s.changed(e)
+				}
+				s.open = openRequests{}
+				s.changes(b.Context())
+			}
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*len(entries)), "ns/request")
+		})
+	}
+}

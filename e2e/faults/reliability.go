@@ -55,7 +55,8 @@ What these runs do not show:
 - F14, a clock that is wrong on one side: processes of one machine share its clock, and libfaketime, which shifts it for one
   process, does not reach a static Go program. The clocks of the simulated cameras are two hours wrong in every run.
 - F16 (10,000 devices at once), F17 (full disk, no file descriptors) and F20 (a cluster) are not made here.
-- F18: there are no streams of events yet.
+- F18, a reader that never reads its stream of events, is in [httpapi/events_test.go](../httpapi/events_test.go); F12 with 100
+  streams besides is in [e2e/events_test.go](../e2e/events_test.go).
 - The exact moments of F11, between a cache write and its acknowledgement, are in [e2e/kill_test.go](../e2e/kill_test.go); here
   kills come at any moment. That SIGTERM ends with exit code 0 is in [e2e/stop_test.go](../e2e/stop_test.go).
 - A power failure. The kernel survives a kill -9, and with it what a process had written.
