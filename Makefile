@@ -6,7 +6,7 @@ SHELL := /bin/bash
 TEST_LIMIT := 15m
 UNIT_PACKAGES = $$(go list ./... | grep -v '/e2e')
 
-.PHONY: help setup build run test race lint generate e2e chaos bench gobench
+.PHONY: help setup build run test race lint generate e2e chaos bench profile gobench
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,6 +45,9 @@ bench: setup build ## Measure whole exchanges beside what others would build; wr
 	bin/signal-device bench --cameras 100 --rate 100 --rounds 3 --duration 10s --warmup 3s --redis start \
 	  --against floor,bridge --find-limit --p99 50ms --budget 75s --idle 1000 \
 	  --markdown docs/performance.md --html bin/bench.html --json bin/bench.json
+
+profile: setup ## Say where the CPU time of an exchange goes
+	scripts/profile
 
 gobench: ## Measure the hot paths of each package by Go benchmarks
 	go test -run '^$$' -bench . -benchmem $(UNIT_PACKAGES)

@@ -58,11 +58,11 @@ func (r Report) competition(d *document) {
 		d.line("## Where we lose")
 		d.text("Ours beside %s.\nThe columns \"ours\" tell how many times the figure to their left ours is.", others(r.Systems))
 		d.table(r.table(lost))
-		d.text(`What is paid with it: four fsyncs an exchange where the others make none. The request is on disk before the
-command leaves, the reply before the camera's PUBACK, then the reply's removal and the outcome of the request. Each command
-is checked against its schema, its caller's permission and its deadline. The answer to a command tells whether the camera
-has it. A reply is in the cache before it leaves the queue, and can be read again for a while. The floor does none of this;
-the [package comment of the bridge](../bench/bridge/bridge.go) says what it leaves out.`)
+		d.text(`What is paid with it: three fsyncs an exchange where the others make none. The request is on disk before the
+command leaves, the reply before the camera's PUBACK, then the outcome of the request. Each command is checked against its
+schema, its caller's permission and its deadline. The answer to a command tells whether the camera has it. A reply is in the
+cache before it leaves the queue, and can be read again for a while. The floor does none of this; the
+[package comment of the bridge](../bench/bridge/bridge.go) says what it leaves out.`)
 	}
 	if len(kept) > 0 {
 		d.line("## Where we do not")
