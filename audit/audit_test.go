@@ -254,7 +254,7 @@ func TestService_WritesIntentBeforeTheCallAndOutcomeAfterIt(t *testing.T) {
 func TestService_EveryCallIsAuditedOrReads(t *testing.T) {
 	reads := map[string]bool{
 		"Commands": true, "CommandsOf": true, "Replies": true, "Request": true, "Requests": true,
-		"Device": true, "Devices": true, "Degraded": true,
+		"Subscribe": true, "Device": true, "Devices": true, "Degraded": true,
 	}
 	calls := auditedCalls(mint(t))
 	for m := range reflect.TypeFor[dispatch.Service]().Methods() {
