@@ -24,12 +24,36 @@ type BrokerOptions struct {
 	TLS12     bool          // admit devices with TLS 1.2
 	Retention time.Duration // how long an unread reply stays in the output queue; 0: the broker's default
 
-	QueueReplies     int    // unread replies of one device in its queue; 0: the broker's default
-	QueueBytes       int64  // of those; 0: the broker's default
-	MaxConnections   int    // of devices; 0: the broker's default
-	IoTCoreTokenFile string // file: a bearer token for IoT Core's services; "": none
+	QueueReplies     int           // unread replies of one device in its queue; 0: the broker's default
+	QueueBytes       int64         // of those; 0: the broker's default
+	KeepRequests     time.Duration // request records, since their last change; 0: the broker's default
+	MaxRequests      int64         // request records; 0: the broker's default
+	MaxStore         int64         // bytes on disk; 0: the broker's default
+	MaxConnections   int           // of devices; 0: the broker's default
+	IoTCoreTokenFile string        // file: a bearer token for IoT Core's services; "": none
 
 	Log *slog.Logger
+}
+
+// Validate reports a limit with which the broker could not work.
+func (o BrokerOptions) Validate() error { return o.config().Validate() }
+
+func (o BrokerOptions) config() broker.Config {
+	return broker.Config{
+		DataDir:   o.Data,
+		MQTTAddr:  o.MQTT,
+		GRPCAddr:  o.GRPC,
+		Hosts:     o.Hosts,
+		TLS12:     o.TLS12,
+		Retention: o.Retention,
+
+		MaxReplies:     o.QueueReplies,
+		MaxBytes:       o.QueueBytes,
+		KeepRequests:   o.KeepRequests,
+		MaxRequests:    o.MaxRequests,
+		MaxStore:       o.MaxStore,
+		MaxConnections: o.MaxConnections,
+	}
 }
 
 // Broker starts a broker. Its data folder then holds the certificates that an API needs, and the default roles and
@@ -55,20 +79,9 @@ func (a *App) startBroker(ctx context.Context, o BrokerOptions) (*keeper, error)
 	if err != nil {
 		return nil, err
 	}
-	k, b, err := keep(ctx, broker.Config{
-		DataDir:   o.Data,
-		MQTTAddr:  o.MQTT,
-		GRPCAddr:  o.GRPC,
-		Hosts:     o.Hosts,
-		TLS12:     o.TLS12,
-		Retention: o.Retention,
-		Log:       a.log,
-
-		MaxReplies:     o.QueueReplies,
-		MaxBytes:       o.QueueBytes,
-		MaxConnections: o.MaxConnections,
-		IoTCoreToken:   token,
-	}, a.log)
+	cfg := o.config()
+	cfg.IoTCoreToken, cfg.Log = token, a.log
+	k, b, err := keep(ctx, cfg, a.log)
 	if err != nil {
 		return nil, err
 	}

@@ -42,8 +42,10 @@ type Config struct {
 	Hosts          []string      // further names and addresses for the server certificate; the first is told to devices
 	TLS12          bool          // let devices use TLS 1.2 too
 	MaxReplies     int           // unread replies a device may have in its queue; default 1,000
-	MaxBytes       int64         // of those; default 16 MB
+	MaxBytes       int64         // of those; default 16 MiB
 	Retention      time.Duration // of unread replies; default 24 h
+	KeepRequests   time.Duration // request records, since their last change; default 30 days
+	MaxRequests    int64         // request records, the oldest finished ones go first; default 500,000
 	MaxStore       int64         // bytes on disk; default 16 GiB
 	IoTCoreToken   string        // bearer token for IoT Core's services, for clients without a certificate; "": none
 	MaxConnections int           // of devices; default 20,000
@@ -87,9 +89,10 @@ func Start(ctx context.Context, cfg Config) (*Broker, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	if cfg.Retention == 0 {
-		cfg.Retention = 24 * time.Hour
+	if err := cfg.Validate(); err != nil {
+		return nil, fmt.Errorf("broker: %w", err)
 	}
+	cfg = cfg.withDefaults()
 	b := &Broker{cfg: cfg, hub: &watch.Hub{}, stopping: make(chan struct{}), failed: make(chan error, 1)}
 	for _, part := range []struct {
 		name  string
@@ -135,16 +138,20 @@ func (b *Broker) openStore(ctx context.Context) (err error) {
 		return err
 	}
 	b.onClose(b.engine.Close)
-	if b.presence, err = presence.Open(ctx, presence.Config{Engine: b.engine, Clock: b.cfg.Clock, Log: b.cfg.Log}); err != nil {
+	share := sharesOf(b.cfg.MaxStore)
+	if b.presence, err = presence.Open(ctx, presence.Config{Engine: b.engine, MaxStore: share.presence, Clock: b.cfg.Clock, Log: b.cfg.Log}); err != nil {
 		return err
 	}
 	b.onClose(b.presence.Close)
-	if b.records, err = requests.Open(ctx, requests.Config{Engine: b.engine, Clock: b.cfg.Clock, Log: b.cfg.Log}); err != nil {
+	if b.records, err = requests.Open(ctx, requests.Config{
+		MaxRecords: b.cfg.MaxRequests, Keep: b.cfg.KeepRequests, KeysStore: share.keys,
+		Engine: b.engine, Clock: b.cfg.Clock, Log: b.cfg.Log,
+	}); err != nil {
 		return err
 	}
 	b.onClose(b.records.Close)
 	b.queue, err = queue.Open(ctx, queue.Config{
-		MaxReplies: b.cfg.MaxReplies, MaxBytes: b.cfg.MaxBytes, Retention: b.cfg.Retention,
+		MaxReplies: b.cfg.MaxReplies, MaxBytes: b.cfg.MaxBytes, Retention: b.cfg.Retention, MaxStore: share.queue,
 		Engine: b.engine, Records: b.records, Arrived: b.arrived, Clock: b.cfg.Clock, Log: b.cfg.Log,
 	})
 	if err != nil {
@@ -153,7 +160,7 @@ func (b *Broker) openStore(ctx context.Context) (err error) {
 	b.onClose(b.queue.Close)
 	b.events = newEvents(ring, b.queue, b.cfg)
 	b.delivery, err = delivery.Open(ctx, delivery.Config{
-		Engine: b.engine, Records: b.records, Queue: b.queue, Ring: ring, Sessions: (*sessions)(b), Devices: (*devices)(b),
+		MaxStore: share.held, Engine: b.engine, Records: b.records, Queue: b.queue, Ring: ring, Sessions: (*sessions)(b), Devices: (*devices)(b),
 		Clock: b.cfg.Clock, Log: b.cfg.Log,
 	})
 	if err != nil {

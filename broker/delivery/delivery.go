@@ -7,6 +7,7 @@ package delivery
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/json"
@@ -37,6 +38,7 @@ type Devices interface {
 
 // Config wires a Delivery.
 type Config struct {
+	MaxStore int64 // bytes on disk for held commands; default 1 GiB
 	Engine   *stream.Engine
 	Records  *requests.Store
 	Queue    *queue.Queue
@@ -79,7 +81,7 @@ func Open(ctx context.Context, cfg Config) (*Delivery, error) {
 	d := &Delivery{cfg: cfg, delivered: map[device.UUID]chan struct{}{}, keys: keyLocks{held: map[string]*keyLock{}}}
 	_, err := cfg.Engine.Ensure(ctx, jetstream.StreamConfig{
 		Name: heldStream, Subjects: []string{"c.>"}, Storage: jetstream.FileStorage,
-		MaxAge: maxHold, MaxBytes: 1 << 30, Discard: jetstream.DiscardNew, AllowMsgTTL: true, AllowAtomicPublish: true,
+		MaxAge: maxHold, MaxBytes: cmp.Or(cfg.MaxStore, 1<<30), Discard: jetstream.DiscardNew, AllowMsgTTL: true, AllowAtomicPublish: true,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("delivery: %w", err)

@@ -6,6 +6,7 @@
 package presence
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -29,9 +30,10 @@ const (
 
 // Config wires a Book.
 type Config struct {
-	Engine *stream.Engine
-	Clock  func() time.Time // default time.Now
-	Log    *slog.Logger
+	MaxStore int64 // bytes on disk; default 256 MiB
+	Engine   *stream.Engine
+	Clock    func() time.Time // default time.Now
+	Log      *slog.Logger
 }
 
 // Book holds the presence of every device that ever connected.
@@ -65,7 +67,7 @@ func Open(ctx context.Context, cfg Config) (*Book, error) {
 	}
 	_, err := cfg.Engine.Ensure(ctx, jetstream.StreamConfig{
 		Name: streamName, Subjects: []string{"p.>"}, Storage: jetstream.FileStorage,
-		MaxMsgsPerSubject: 1, MaxBytes: 256 << 20, Discard: jetstream.DiscardOld, AllowDirect: true, AllowAtomicPublish: true,
+		MaxMsgsPerSubject: 1, MaxBytes: cmp.Or(cfg.MaxStore, 256<<20), Discard: jetstream.DiscardOld, AllowDirect: true, AllowAtomicPublish: true,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("presence: %w", err)

@@ -35,10 +35,10 @@ type Reservation struct {
 	ReplyBy   Millis           `json:"reply_by"`
 }
 
-func openKeys(ctx context.Context, e *stream.Engine) (*keys, error) {
+func openKeys(ctx context.Context, e *stream.Engine, store int64) (*keys, error) {
 	_, err := e.Ensure(ctx, jetstream.StreamConfig{
 		Name: keyStream, Subjects: []string{"i.>"}, Storage: jetstream.FileStorage,
-		MaxMsgsPerSubject: 1, MaxAge: keepKeys, MaxBytes: 256 << 20, Discard: jetstream.DiscardNew,
+		MaxMsgsPerSubject: 1, MaxAge: keepKeys, MaxBytes: store, Discard: jetstream.DiscardNew,
 		AllowAtomicPublish: true,
 	})
 	if err != nil {

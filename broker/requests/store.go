@@ -1,6 +1,7 @@
 package requests
 
 import (
+	"cmp"
 	"container/list"
 	"context"
 	"encoding/json"
@@ -39,6 +40,7 @@ const (
 type Config struct {
 	MaxRecords int64         // the oldest finished ones go first; default DefaultRecords
 	Keep       time.Duration // since a record's last change; default DefaultKeep
+	KeysStore  int64         // bytes on disk for idempotency keys; default 256 MiB
 	Engine     *stream.Engine
 	Clock      func() time.Time
 	Log        *slog.Logger
@@ -99,11 +101,10 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	most := cfg.MaxRecords + cfg.MaxRecords/4 // what trim has not come to yet
 	_, err := cfg.Engine.Ensure(ctx, jetstream.StreamConfig{
 		Name: streamName, Subjects: []string{"r.>"}, Storage: jetstream.FileStorage,
-		MaxMsgsPerSubject: 1, MaxMsgs: most, MaxAge: cfg.Keep, Discard: jetstream.DiscardOld,
-		MaxBytes: most * 2048, AllowDirect: true, AllowAtomicPublish: true,
+		MaxMsgsPerSubject: 1, MaxMsgs: withSlack(cfg.MaxRecords), MaxAge: cfg.Keep, Discard: jetstream.DiscardOld,
+		MaxBytes: StoreBytes(cfg.MaxRecords), AllowDirect: true, AllowAtomicPublish: true,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("requests: %w", err)
@@ -112,7 +113,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 		cfg: cfg, appender: cfg.Engine.NewAppender(), most: cached, list: defaultListLimits,
 		records: map[device.UUID]*entry{}, recent: list.New(), dirty: map[*entry]struct{}{},
 	}
-	if s.keys, err = openKeys(ctx, cfg.Engine); err != nil {
+	if s.keys, err = openKeys(ctx, cfg.Engine, cmp.Or(cfg.KeysStore, 256<<20)); err != nil {
 		s.appender.Close()
 		return nil, fmt.Errorf("requests: %w", err)
 	}
@@ -121,6 +122,12 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	s.running.Go(func() { s.trimLoop(s.ctx) })
 	return s, nil
 }
+
+// StoreBytes is what so many records take on disk at most.
+func StoreBytes(records int64) int64 { return withSlack(records) * 2048 }
+
+// withSlack adds what trim has not come to yet.
+func withSlack(records int64) int64 { return records + records/4 }
 
 // Close writes what is dirty and stops the writer.
 func (s *Store) Close() {

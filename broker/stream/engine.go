@@ -71,13 +71,31 @@ func Open(ctx context.Context, cfg Config) (*Engine, error) {
 }
 
 func (e *Engine) start(ctx context.Context) error {
-	var err error
+	if err := e.startServer(e.cfg.MaxStore); err != nil {
+		return err
+	}
+	// Streams of a time with a larger store reserve more than this one has, and the server would not even let them be
+	// made smaller. It does with room for both; the next start is within bounds.
+	stats, err := e.server.Jsz(nil)
+	if err != nil {
+		return err
+	}
+	if reserved := int64(stats.ReservedStore); reserved > e.cfg.MaxStore {
+		e.stopServer()
+		if err := e.startServer(reserved + e.cfg.MaxStore); err != nil {
+			return err
+		}
+	}
+	return e.connect(ctx)
+}
+
+func (e *Engine) startServer(maxStore int64) (err error) {
 	e.server, err = server.NewServer(&server.Options{
 		ServerName:         e.cfg.Node,
 		DontListen:         true, // the only client is in this process
 		JetStream:          true,
 		StoreDir:           e.cfg.Dir,
-		JetStreamMaxStore:  e.cfg.MaxStore,
+		JetStreamMaxStore:  maxStore,
 		JetStreamMaxMemory: 256 << 20,
 		SyncAlways:         !e.cfg.NoSync, // I1
 		NoSigs:             true,
@@ -91,6 +109,15 @@ func (e *Engine) start(ctx context.Context) error {
 	if !e.server.ReadyForConnections(10 * time.Second) {
 		return errors.New("the server did not start within 10 s")
 	}
+	return nil
+}
+
+func (e *Engine) stopServer() {
+	e.server.Shutdown()
+	e.server.WaitForShutdown()
+}
+
+func (e *Engine) connect(ctx context.Context) (err error) {
 	e.conn, err = nats.Connect("", nats.InProcessServer(e.server), nats.Name(e.cfg.Node),
 		nats.MaxReconnects(-1), nats.ReconnectWait(50*time.Millisecond),
 		nats.SyncQueueLen(1024), // the default allocates 512 KB for each subscription
@@ -115,8 +142,7 @@ func (e *Engine) Close() {
 		e.conn.Close()
 	}
 	if e.server != nil {
-		e.server.Shutdown()
-		e.server.WaitForShutdown()
+		e.stopServer()
 	}
 }
 

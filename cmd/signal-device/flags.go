@@ -48,12 +48,15 @@ type brokerFlags struct {
 	GRPC      string        `name:"grpc" help:"Listen here for the API, and for clients written for IoT Core." default:"${host}:8443" group:"Broker"`
 	Host      []string      `help:"Names and addresses at which cameras and the API reach this machine, for the server certificate. The first one is told to cameras." placeholder:"NAME" group:"Broker"`
 	TLS12     bool          `name:"tls12" env:"SIGNAL_DEVICE_TLS12" help:"Admit cameras that have no TLS 1.3." group:"Broker"`
-	Retention time.Duration `help:"How long an unread reply waits in the output queue." default:"24h" group:"Broker"`
+	Retention time.Duration `help:"How long an unread reply waits in the output queue, from 1m to 720h." default:"24h" group:"Broker"`
 
-	QueueReplies   int    `help:"Unread replies that one camera may have in its output queue; beyond, none of its replies is acknowledged." default:"1000" group:"Broker"`
-	QueueBytes     int64  `help:"Bytes of those replies." default:"16777216" group:"Broker"`
-	MaxConnections int    `help:"Cameras that may be connected at once." default:"20000" group:"Broker"`
-	IoTTokenFile   string `name:"iot-core-token-file" help:"File with a bearer token that IoT Core's gRPC services accept from clients without a certificate." placeholder:"FILE" group:"Broker"`
+	QueueReplies   int           `help:"Unread replies that one camera may have in its output queue; beyond, none of its replies is acknowledged." default:"1000" group:"Broker"`
+	QueueBytes     byteSize      `help:"Bytes of those replies, from 1MiB." default:"16MiB" group:"Broker"`
+	KeepRequests   time.Duration `help:"How long the record of a request is kept after its last change: from 24h, at least as long as replies, and longer than any command waits." default:"720h" group:"Broker"`
+	MaxRequests    int64         `help:"Request records that are kept, from 1000 to 1000000; the oldest finished ones go first." default:"500000" group:"Broker"`
+	MaxStore       byteSize      `help:"Bytes that the broker may use on disk; half of them for the output queues." default:"16GiB" group:"Broker"`
+	MaxConnections int           `help:"Cameras that may be connected at once." default:"20000" group:"Broker"`
+	IoTTokenFile   string        `name:"iot-core-token-file" help:"File with a bearer token that IoT Core's gRPC services accept from clients without a certificate." placeholder:"FILE" group:"Broker"`
 }
 
 func (f brokerFlags) options(data string) app.BrokerOptions {
@@ -66,8 +69,19 @@ func (f brokerFlags) options(data string) app.BrokerOptions {
 		Retention: f.Retention,
 
 		QueueReplies:     f.QueueReplies,
-		QueueBytes:       f.QueueBytes,
+		QueueBytes:       int64(f.QueueBytes),
+		KeepRequests:     f.KeepRequests,
+		MaxRequests:      f.MaxRequests,
+		MaxStore:         int64(f.MaxStore),
 		MaxConnections:   f.MaxConnections,
 		IoTCoreTokenFile: f.IoTTokenFile,
 	}
+}
+
+// Validate is called by the parser.
+func (f brokerFlags) Validate() error {
+	if err := f.options("").Validate(); err != nil {
+		return usageError{err}
+	}
+	return nil
 }
