@@ -40,6 +40,7 @@ type APIOptions struct {
 
 	Redis        string // URL of the cache; "": in memory
 	CacheDurable bool   // someone vouches that this Redis loses nothing
+	Replicas     int    // of Redis, which must have a reply before it leaves its queue
 	CacheTTL     time.Duration
 	ReplyGrace   time.Duration // 0: a reply is read once
 	Rate         float64       // calls a second of one client; 0: no limit
@@ -185,7 +186,9 @@ func (a *App) openCache(ctx context.Context, o APIOptions) (dispatch.Cache, erro
 	if o.Redis == "" {
 		return cache.NewMemory(cache.MemoryConfig{TTL: o.CacheTTL}), nil
 	}
-	redis, err := cache.OpenRedis(ctx, cache.RedisConfig{URL: o.Redis, TTL: o.CacheTTL, Vouched: o.CacheDurable, Log: a.log})
+	redis, err := cache.OpenRedis(ctx, cache.RedisConfig{
+		URL: o.Redis, TTL: o.CacheTTL, Vouched: o.CacheDurable, Replicas: o.Replicas, Log: a.log,
+	})
 	if err != nil {
 		return nil, err
 	}

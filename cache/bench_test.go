@@ -74,6 +74,28 @@ func eachCache(b *testing.B, run func(*testing.B, dispatch.Cache)) {
 	})
 }
 
+// A put that a replica confirms, next door: what --cache-replicas costs at least.
+func BenchmarkPutWithReplica(b *testing.B) {
+	master := testserver.Redis(b)
+	testserver.RedisReplica(b, master, master.Addr)
+	c, err := cache.OpenRedis(b.Context(), cache.RedisConfig{URL: master.URL, Replicas: 1})
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(c.Close)
+	replies := benchReplies(b)
+	var unsafe atomic.Int64
+	inParallel(b, func(i int) error {
+		results, err := c.Put(b.Context(), replies[i:i+1])
+		if err == nil && results[0] == dispatch.Unsafe {
+			unsafe.Add(1)
+			err = c.Ping(b.Context())
+		}
+		return err
+	})
+	b.ReportMetric(float64(unsafe.Load())/float64(b.N), "unsafe/op")
+}
+
 func benchReplies(b *testing.B) []device.Reply {
 	b.Helper()
 	body := bytes.Repeat([]byte("x"), 1024)

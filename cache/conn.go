@@ -17,7 +17,7 @@ func (l *link) dialer(dial dialFunc) dialFunc {
 		if err != nil {
 			return nil, &notSentError{err}
 		}
-		l.dialed()
+		l.doubt() // what is known of Redis is not known of what a new connection leads to
 		return &freshConn{Conn: conn}, nil
 	}
 }
@@ -29,13 +29,6 @@ func dialTCP(ctx context.Context, addr string, d *net.Dialer, cfg *tls.Config) (
 		return d.DialContext(ctx, "tcp", addr)
 	}
 	return (&tls.Dialer{NetDialer: d, Config: cfg}).DialContext(ctx, "tcp", addr)
-}
-
-// dialed notes a new connection: what is known of Redis is not known of what it leads to.
-func (l *link) dialed() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.dials++
 }
 
 // freshConn marks failures of a connection that has not carried a command yet, so that they are known to have had no

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -17,33 +18,43 @@ const minVersion = 7
 // errUnsuitable says that Redis answers but must not be used as it is.
 var errUnsuitable = errors.New("redis cannot be used as the cache")
 
-// askNodes reports whether every node that answers keeps an append-only file. errUnsuitable: one is too old or drops
-// records. A node that does not answer is no error: where it is needed, the probe fails.
-func askNodes(ctx context.Context, client rueidis.Client) (logs bool, err error) {
-	nodes := client.Nodes()
-	infos := make(chan nodeInfo, len(nodes))
-	for _, node := range nodes {
+// nodes is what the nodes of a Redis have in common.
+type nodes struct {
+	logs     bool // every node that answers keeps an append-only file
+	replicas int  // that the master with the fewest has
+}
+
+// askNodes asks every node that answers. errUnsuitable: one is too old or drops records. A node that does not answer is
+// no error: where it is needed, the probe fails.
+func askNodes(ctx context.Context, client rueidis.Client) (nodes, error) {
+	asked := client.Nodes()
+	infos := make(chan nodeInfo, len(asked))
+	for _, node := range asked {
 		go func() {
 			text, err := node.Do(ctx, node.B().Info().Build()).ToString()
 			infos <- nodeInfo{fields: parseInfo(text), err: err}
 		}()
 	}
-	logs = true
-	for range nodes {
+	found := nodes{logs: true, replicas: math.MaxInt}
+	var err error
+	for range asked {
 		info := <-infos
 		if info.err != nil {
 			err = errors.Join(err, info.err)
 			continue
 		}
 		if fault := info.fault(); fault != nil {
-			return false, fault
+			return nodes{}, fault
 		}
-		logs = logs && info.fields["aof_enabled"] == "1"
+		found.logs = found.logs && info.fields["aof_enabled"] == "1"
+		if info.fields["role"] == "master" {
+			found.replicas = min(found.replicas, info.replicas())
+		}
 	}
-	if err != nil && len(nodes) == 1 {
-		return false, err
+	if err != nil && len(asked) == 1 {
+		return nodes{}, err
 	}
-	return logs, nil
+	return found, nil
 }
 
 // nodeInfo is what a node says of itself.
@@ -61,6 +72,24 @@ func parseInfo(text string) map[string]string {
 		}
 	}
 	return fields
+}
+
+// maxLag is how many seconds ago a replica that keeps up may have been heard of. It is heard of every second.
+const maxLag = 2
+
+// replicas counts the replicas of a master that keep up.
+func (n nodeInfo) replicas() (count int) {
+	for name, value := range n.fields {
+		if !strings.HasPrefix(name, "slave") || !strings.Contains(value, "state=online") {
+			continue
+		}
+		_, lag, _ := strings.Cut(value, "lag=")
+		lag, _, _ = strings.Cut(lag, ",")
+		if seconds, err := strconv.Atoi(lag); err == nil && seconds <= maxLag {
+			count++
+		}
+	}
+	return count
 }
 
 // fault tells why a node cannot be used.
@@ -88,7 +117,7 @@ func (s *session) probe(ctx context.Context, probe script) error {
 	for i, t := range tags {
 		calls[i] = call{tag: t, keys: []string{"probe" + t.String()}}
 	}
-	for _, a := range s.run(ctx, probe, calls) {
+	for _, a := range s.run(ctx, probe, calls, 0) {
 		if a.err != nil {
 			return a.err
 		}

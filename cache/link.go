@@ -27,11 +27,11 @@ const bufferSize = 64 << 10
 // last check may lead to another server, or one started anew with another configuration, and so is not trusted to be
 // durable before the next.
 type link struct {
-	option  rueidis.ClientOption
-	probe   script
-	vouched bool
-	log     *slog.Logger
-	warning sync.Once
+	option   rueidis.ClientOption
+	probe    script
+	vouched  bool
+	replicas int
+	log      *slog.Logger
 
 	shift atomic.Int64 // ms; only tests move it
 
@@ -41,7 +41,8 @@ type link struct {
 	mu      sync.Mutex     // guards what follows
 	client  rueidis.Client // nil until Redis answered once
 	attempt *attempt       // to make the client; nil: none is under way
-	dials   int            // connections made so far
+	doubts  int            // so often what was known of Redis may have become wrong
+	weak    string         // why it was not durable at the last check; "": it was
 	closed  bool
 }
 
@@ -49,14 +50,14 @@ type link struct {
 type session struct {
 	client  rueidis.Client
 	durable bool
-	dials   int // connections made before the check
+	doubts  int // those before the check
 	epoch   time.Time
 	skew    []atomic.Int64 // of Redis's clock in ms against the time since epoch: one, or in a cluster one for each tag
 	shift   *atomic.Int64  // ms that tests let records live ahead of Redis's clock
 }
 
 func newLink(cfg RedisConfig, probe script) (*link, error) {
-	l := &link{probe: probe, vouched: cfg.Vouched, log: cfg.Log}
+	l := &link{probe: probe, vouched: cfg.Vouched, replicas: cfg.Replicas, log: cfg.Log}
 	option, err := rueidis.ParseURL(cfg.URL)
 	if err != nil {
 		if parse, ok := errors.AsType[*url.Error](err); ok {
@@ -189,40 +190,53 @@ func (l *link) check(ctx context.Context) error {
 
 const maxInspections = 3
 
-// settled reports whether the last inspection saw all connections.
+// doubt notes that what is known of Redis may be wrong. It counts as not durable until an inspection that begins later.
+func (l *link) doubt() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.doubts++
+}
+
+// settled reports whether nothing was doubted since the last inspection began.
 func (l *link) settled() bool {
 	s := l.current.Load()
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return s != nil && s.dials == l.dials
+	return s != nil && s.doubts == l.doubts
 }
 
 // inspect asks every node how it is set up, and shows that every part of the cache takes writes.
 func (l *link) inspect(ctx context.Context, client rueidis.Client) error {
 	l.mu.Lock()
-	dials := l.dials
+	doubts := l.doubts
 	l.mu.Unlock()
-	logs, err := askNodes(ctx, client)
+	found, err := askNodes(ctx, client)
 	if errors.Is(err, errUnsuitable) {
 		l.current.Store(nil)
 	}
 	if err != nil {
 		return err
 	}
-	s := &session{client: client, durable: logs || l.vouched, dials: dials, epoch: time.Now(), shift: &l.shift}
+	weak := ""
+	switch {
+	case !found.logs && !l.vouched:
+		weak = "redis keeps no append-only file"
+	case found.replicas < l.replicas:
+		weak = "redis has fewer replicas in reach than asked for"
+	}
+	s := &session{client: client, durable: weak == "", doubts: doubts, epoch: time.Now(), shift: &l.shift}
 	if err := s.probe(ctx, l.probe); err != nil {
 		return err
-	}
-	if !s.durable {
-		l.warning.Do(func() {
-			l.log.Warn("redis keeps no append-only file: replies stay in their output queue until they are read")
-		})
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.closed {
 		return rueidis.ErrClosing
 	}
+	if weak != l.weak && weak != "" {
+		l.log.Warn(weak + ": replies stay in their output queue until they are read")
+	}
+	l.weak = weak
 	l.current.Store(s)
 	return nil
 }

@@ -19,7 +19,10 @@ type RedisConfig struct {
 	URL     string        // as rueidis.ParseURL takes it: one server, Sentinel (master_set) or Cluster (addr)
 	TTL     time.Duration // life of a record from its write, in whole milliseconds; default DefaultTTL
 	Vouched bool          // someone vouches that what Redis stores survives a crash, whatever its configuration says
-	Log     *slog.Logger  // default: nowhere
+	// Replicas is how many replicas must have a reply before it may leave its output queue: what a failover loses
+	// otherwise. 0: none.
+	Replicas int
+	Log      *slog.Logger // default: nowhere
 }
 
 // Redis is a cache in a Redis 7 or Valkey 8 of its own, which several instances share.
@@ -29,9 +32,10 @@ type RedisConfig struct {
 // context had ended before Redis came to it does nothing, even where Redis stood still for long. The keys are described in
 // docs/decisions/0003-cache-layout.md.
 type Redis struct {
-	link    *link
-	ttl     time.Duration
-	scripts scripts
+	link     *link
+	ttl      time.Duration
+	replicas int
+	scripts  scripts
 }
 
 // OpenRedis connects to Redis and checks it. It fails where the URL is wrong, or where Redis answers and must not be
@@ -50,7 +54,7 @@ func OpenRedis(ctx context.Context, cfg RedisConfig) (*Redis, error) {
 		link.close()
 		return nil, err
 	}
-	return &Redis{link: link, ttl: cmp.Or(cfg.TTL, DefaultTTL), scripts: scripts}, nil
+	return &Redis{link: link, ttl: cmp.Or(cfg.TTL, DefaultTTL), replicas: cfg.Replicas, scripts: scripts}, nil
 }
 
 // Close ends the connections. Calls that are under way fail.
@@ -60,9 +64,10 @@ func (r *Redis) Close() { r.link.close() }
 // come back changed. It implements dispatch.Cache.
 func (r *Redis) Ping(ctx context.Context) error { return r.link.check(ctx) }
 
-// Durable tells whether Redis keeps an append-only file, on every node, or someone vouches for it; false until a check
-// has seen the present connections. With appendfsync everysec a power failure may cost the last two seconds of writes,
-// and a failover those that the replica had not received. It implements dispatch.Cache.
+// Durable tells whether Redis keeps an append-only file, on every node, or someone vouches for it, and has the replicas
+// that were asked for; false until a check has seen the present connections, and after a put that the replicas did not
+// confirm until the next. With appendfsync everysec a power failure may cost the last two seconds of writes, and without
+// Replicas a failover those that the replica had not received. It implements dispatch.Cache.
 func (r *Redis) Durable() bool { return r.link.durable() }
 
 // Put stores replies, those of each mailbox by one script, all of them in one round trip. It implements
@@ -80,8 +85,13 @@ func (r *Redis) Put(ctx context.Context, replies []device.Reply) ([]dispatch.Put
 	for g, group := range groups {
 		calls[g] = r.putCall(replies, group)
 	}
+	ask := 0
+	if r.link.durable() {
+		ask = r.replicas // else they have just not confirmed a put: nobody waits for them again before the next check
+	}
 	results := make([]dispatch.PutResult, len(replies))
-	for g, a := range s.run(ctx, r.scripts.put, calls) {
+	short := false
+	for g, a := range s.run(ctx, r.scripts.put, calls, ask) {
 		if a.err != nil {
 			return nil, failure("put", a.err)
 		}
@@ -91,7 +101,14 @@ func (r *Redis) Put(ctx context.Context, replies []device.Reply) ([]dispatch.Put
 		}
 		for j, i := range groups[g] {
 			results[i] = dispatch.PutResult(codes[j]) // put.lua numbers them alike
+			if a.replicas < r.replicas && (results[i] == dispatch.Stored || results[i] == dispatch.Duplicate) {
+				results[i] = dispatch.Unsafe
+			}
 		}
+		short = short || a.replicas < ask
+	}
+	if short {
+		r.link.doubt()
 	}
 	return results, nil
 }
@@ -242,7 +259,7 @@ func (r *Redis) Records(ctx context.Context) (int64, error) {
 		calls = append(calls, call{tag: t, keys: keys})
 	}
 	var total int64
-	for _, a := range s.run(ctx, r.scripts.count, calls) {
+	for _, a := range s.run(ctx, r.scripts.count, calls, 0) {
 		if a.err != nil {
 			return 0, unavailable("records", a.err)
 		}

@@ -6,6 +6,7 @@ import (
 	_ "embed" // the scripts
 	"encoding/hex"
 	"errors"
+	"slices"
 	"strconv"
 	"time"
 
@@ -60,8 +61,9 @@ type call struct {
 
 // answer is what a run returned, or why it did not.
 type answer struct {
-	values []rueidis.RedisMessage
-	err    error
+	values   []rueidis.RedisMessage
+	replicas int // how many have what the run wrote, where that was asked
+	err      error
 }
 
 // errLate says that Redis came to a script only after its caller's deadline, and so did not run it.
@@ -70,9 +72,13 @@ var errLate = errors.New("redis came to the call after its deadline")
 // maxSends bounds how often one call is sent: as a hash, as a text, and once more with a better idea of Redis's clock.
 const maxSends = 3
 
+// replicaTimeout is how long replicas may take to confirm a write. All calls of this process wait as long.
+const replicaTimeout = 50 * time.Millisecond
+
 // run runs a script once for each call, in one round trip, and returns the answers in order. A call is sent again only
-// where Redis proved that it did not run.
-func (s *session) run(ctx context.Context, sc script, calls []call) []answer {
+// where Redis proved that it did not run. With replicas, it waits a moment until so many have what the calls wrote, and
+// the answers tell how many do.
+func (s *session) run(ctx context.Context, sc script, calls []call, replicas int) []answer {
 	answers := make([]answer, len(calls))
 	pending := make([]int, len(calls))
 	for i := range calls {
@@ -80,10 +86,14 @@ func (s *session) run(ctx context.Context, sc script, calls []call) []answer {
 	}
 	text := false
 	for range maxSends {
-		results := s.send(ctx, sc, text, calls, pending)
+		results, confirmations := s.send(ctx, s.commands(ctx, sc, text, calls, pending), replicas)
 		var refused []int
 		for j, i := range pending {
 			answers[i] = s.read(calls[i], results[j])
+			if confirmations != nil && answers[i].err == nil {
+				n, err := confirmations[j].AsInt64()
+				answers[i].replicas, answers[i].err = int(n), err
+			}
 			if isNoScript(answers[i].err) {
 				text = true
 				refused = append(refused, i)
@@ -100,11 +110,11 @@ func (s *session) run(ctx context.Context, sc script, calls []call) []answer {
 
 // runOne runs a script once.
 func (s *session) runOne(ctx context.Context, sc script, c call) ([]rueidis.RedisMessage, error) {
-	a := s.run(ctx, sc, []call{c})[0]
+	a := s.run(ctx, sc, []call{c}, 0)[0]
 	return a.values, a.err
 }
 
-func (s *session) send(ctx context.Context, sc script, text bool, calls []call, pending []int) []rueidis.RedisResult {
+func (s *session) commands(ctx context.Context, sc script, text bool, calls []call, pending []int) rueidis.Commands {
 	commands := make(rueidis.Commands, 0, len(pending))
 	for _, i := range pending {
 		c := calls[i]
@@ -116,10 +126,30 @@ func (s *session) send(ctx context.Context, sc script, text bool, calls []call, 
 			commands = append(commands, s.client.B().Evalsha().Sha1(sc.sha).Numkeys(numkeys).Key(c.keys...).Arg(args...).Build())
 		}
 	}
-	if len(commands) == 1 {
-		return []rueidis.RedisResult{s.client.Do(ctx, commands[0])}
+	return commands
+}
+
+// send sends commands and returns their results, and where replicas are asked for, what WAIT told after each. A WAIT
+// speaks of its own connection: it must go with the commands, which in a cluster may go to several nodes.
+func (s *session) send(ctx context.Context, commands rueidis.Commands, replicas int) (results, confirmations []rueidis.RedisResult) {
+	if replicas == 0 {
+		if len(commands) == 1 {
+			return []rueidis.RedisResult{s.client.Do(ctx, commands[0])}, nil
+		}
+		return s.client.DoMulti(ctx, commands...), nil
 	}
-	return s.client.DoMulti(ctx, commands...)
+	together := len(commands)
+	if s.client.Mode() == rueidis.ClientModeCluster {
+		together = 1
+	}
+	for part := range slices.Chunk(commands, together) {
+		// The builder's own Wait would take another connection each time.
+		wait := s.client.B().Arbitrary("WAIT", strconv.Itoa(replicas), strconv.FormatInt(replicaTimeout.Milliseconds(), 10)).Build()
+		all := s.client.DoMulti(ctx, append(slices.Clone(part), wait)...)
+		results = append(results, all[:len(part)]...)
+		confirmations = append(confirmations, slices.Repeat(all[len(part):], len(part))...)
+	}
+	return results, confirmations
 }
 
 // read takes Redis's time off the result of a script and remembers it.

@@ -111,3 +111,26 @@ func TestNeverRan_OnlyWithProof(t *testing.T) {
 		})
 	}
 }
+
+// In a cluster each node tells for itself how many replicas have what was written to it; here there are none.
+func TestRun_AsksEachNodeForItsReplicas(t *testing.T) {
+	c, err := OpenRedis(t.Context(), RedisConfig{URL: testserver.RedisCluster(t).URL})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.Close)
+	s, err := c.link.session("test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var calls []call
+	for _, tag := range []tag{0x00, 0x55, 0xaa} {
+		calls = append(calls, call{tag: tag, keys: []string{"k" + tag.String()}})
+	}
+	write := newScript("", `return {real, call('INCR', KEYS[1])}`)
+	for i, a := range s.run(t.Context(), write, calls, 1) {
+		if n, err := a.values[0].AsInt64(); a.err != nil || err != nil || n != 1 || a.replicas != 0 {
+			t.Errorf("call %d ran to %d on %d replicas, %v, %v", i, n, a.replicas, a.err, err)
+		}
+	}
+}

@@ -69,6 +69,21 @@ func TestReplies_LeaveTheQueueOnlyWhenTheyMay(t *testing.T) { // I2
 			t.Errorf("%d replies wait in the queue after they were read", n)
 		}
 	})
+	t.Run("a durable cache that is not sure of them gets a copy, until it is", func(t *testing.T) {
+		s := newSystem(true, nil)
+		s.answered(t, bob, `1`)
+		for _, want := range []int{1, 0} {
+			s.cache.unsafe = want > 0
+			if _, err := s.poll(alice); err != nil {
+				t.Fatal(err)
+			}
+			if n := s.broker.unread(); n != want {
+				t.Errorf("%d replies wait in the queue, want %d", n, want)
+			}
+		}
+		got, err := s.poll(bob)
+		wantReplies(t, got, err, `1`)
+	})
 	t.Run("a lost copy is read from the queue again", func(t *testing.T) {
 		s := newSystem(false, nil)
 		s.answered(t, bob, `1`)

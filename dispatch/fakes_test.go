@@ -485,6 +485,7 @@ type fakeCache struct {
 
 	mu      sync.Mutex
 	limit   int // replies with a body; 0: none
+	unsafe  bool
 	records []*cached
 }
 
@@ -524,6 +525,11 @@ func (c *fakeCache) Put(ctx context.Context, replies []device.Reply) (results []
 				results = append(results, dispatch.Read)
 			default:
 				results = append(results, dispatch.Duplicate)
+			}
+		}
+		for i := range results {
+			if c.unsafe && results[i] != dispatch.Read {
+				results[i] = dispatch.Unsafe
 			}
 		}
 		if c.limit > 0 && c.count() > c.limit && len(c.records) > before {

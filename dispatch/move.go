@@ -128,7 +128,7 @@ func (d *Dispatcher) sortOut(replies []device.Reply, results []PutResult, durabl
 	var own, foreign, duplicate int
 	for i, r := range replies {
 		switch results[i] {
-		case Stored:
+		case Stored, Unsafe:
 			if r.Mailbox == reader {
 				own++
 			} else {
@@ -144,7 +144,7 @@ func (d *Dispatcher) sortOut(replies []device.Reply, results []PutResult, durabl
 		default:
 			continue // nothing is known of it
 		}
-		if durable {
+		if durable && results[i] != Unsafe {
 			positions = append(positions, r.Position)
 		}
 	}

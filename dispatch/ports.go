@@ -51,7 +51,7 @@ type Broker interface {
 type Cache interface {
 	// Put stores each reply for the cache's TTL, counted from this write. A reply whose key is there is a Duplicate and
 	// never overwrites; one that was read, grace over, is Read. One result for each reply, in order. When Put returns
-	// nil and Durable is true, the stored replies survive the death of this process and of the cache's.
+	// nil and Durable is true, the replies survive the death of this process and of the cache's, but for Unsafe ones.
 	// All of one mailbox are stored or none; on an error, some mailboxes' may be: put them again.
 	Put(ctx context.Context, replies []device.Reply) ([]PutResult, error)
 	// Take returns replies of one mailbox from one device and marks them read. With ids: the unread replies of those
@@ -234,6 +234,7 @@ const (
 	Stored    PutResult = iota + 1
 	Duplicate           // its key is there, unread or in its grace
 	Read                // its client read it and the grace is over
+	Unsafe              // it is there, stored or a duplicate, but would not survive the death of the cache's server
 )
 
 // Take says what to take from the cache.

@@ -1,6 +1,8 @@
 package testserver
 
 import (
+	"fmt"
+	"net"
 	"testing"
 
 	"signaldevice/testserver/child"
@@ -19,4 +21,21 @@ func Redis(t testing.TB, args ...string) *RedisServer {
 	t.Helper()
 	p := start(t, child.Redis(args...))
 	return &RedisServer{process: p, Addr: p.child.Addr(), URL: "redis://" + p.child.Addr()}
+}
+
+// RedisReplica starts a replica of the master and returns once it keeps up. It reaches the master at the address, which
+// may be that of a proxy. args are as for Redis.
+func RedisReplica(t testing.TB, master *RedisServer, addr string, args ...string) *RedisServer {
+	t.Helper()
+	host, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	master.do("CONFIG SET repl-diskless-sync-delay 0")
+	replica := Redis(t, append([]string{"--replicaof", host, port}, args...)...)
+	wait := fmt.Sprintf("WAIT 1 %d", answerTimeout.Milliseconds())
+	if answer, err := child.RedisDo(master.Addr, 2*answerTimeout, wait); err != nil || answer == ":0" {
+		t.Fatalf("the replica does not keep up within %s: %q, %v", answerTimeout, answer, err)
+	}
+	return replica
 }

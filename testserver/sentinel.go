@@ -17,7 +17,8 @@ type Sentinel struct {
 	Addr string // 127.0.0.1:port, of the Sentinel
 }
 
-// RedisSentinel starts a Sentinel for the master. It knows of no replica, so that nothing ever fails over.
+// RedisSentinel starts a Sentinel for the master, which it takes for dead after half a second. Then it makes a replica
+// the master, where there is one.
 func RedisSentinel(t testing.TB, master *RedisServer) *Sentinel {
 	t.Helper()
 	host, masterPort, _ := net.SplitHostPort(master.Addr)
@@ -25,7 +26,8 @@ func RedisSentinel(t testing.TB, master *RedisServer) *Sentinel {
 		Name: "redis-server",
 		Args: func(dir string, port int) ([]string, error) {
 			file := filepath.Join(dir, "sentinel.conf")
-			text := fmt.Sprintf("port %d\nbind 127.0.0.1\nsentinel monitor main %s %s 1\n", port, host, masterPort)
+			text := fmt.Sprintf("port %d\nbind 127.0.0.1\nsentinel monitor main %s %s 1\n"+
+				"sentinel down-after-milliseconds main 500\nsentinel failover-timeout main 3000\n", port, host, masterPort)
 			return []string{file, "--sentinel"}, os.WriteFile(file, []byte(text), 0o600)
 		},
 		Ready: child.RedisReady,

@@ -15,6 +15,7 @@ type apiFlags struct {
 	Catalogue    string        `help:"File of commands; read again when it changes." placeholder:"FILE" group:"API"`
 	Redis        string        `help:"Cache: redis://HOST:PORT, rediss:// or several for Sentinel or Cluster. Without it the cache is in memory." placeholder:"URL" group:"API"`
 	CacheDurable bool          `help:"Vouch that this Redis keeps what it acknowledged, although it has no append-only file." group:"API"`
+	Replicas     int           `name:"cache-replicas" help:"So many of this Redis's replicas must have a reply before it leaves the broker's queue, or a failover loses some." default:"0" group:"API"`
 	CacheTTL     time.Duration `name:"cache-ttl" help:"How long a reply stays in the cache." default:"1h" group:"API"`
 	ReplyGrace   time.Duration `help:"How long a reply that was read can be read again by its request id; 0 not at all." default:"30s" group:"API"`
 	Rate         float64       `help:"Calls a second that one client may make; 0 for no limit." default:"50" group:"API"`
@@ -32,6 +33,7 @@ func (f apiFlags) options() app.APIOptions {
 		Catalogue:    f.Catalogue,
 		Redis:        f.Redis,
 		CacheDurable: f.CacheDurable,
+		Replicas:     f.Replicas,
 		CacheTTL:     f.CacheTTL,
 		ReplyGrace:   f.ReplyGrace,
 		Rate:         f.Rate,
