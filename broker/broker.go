@@ -54,7 +54,7 @@ type Config struct {
 	Log            *slog.Logger
 }
 
-const movedAtOnce = 1000 // requests in one hint; about 150 bytes each
+const movedAtOnce = 100 // requests in one hint; about 150 bytes each
 
 // Broker is a running broker. It is safe for concurrent use.
 type Broker struct {
@@ -315,21 +315,31 @@ func (b *Broker) arrived(r queue.Reply) {
 	}})
 }
 
-// requestsMoved tells those who watch where requests stand, from record and queue together.
+// requestsMoved tells those who watch where requests stand. It looks once more while no reply can be told of, so that
+// none stands earlier after its reply than before.
 func (b *Broker) requestsMoved(records []requests.Record) {
+	for part := range slices.Chunk(records, movedAtOnce) {
+		b.hub.PublishSeen(func() watch.Event { return b.standing(part) })
+	}
+}
+
+// standing tells where requests stand now, from record and queue together, but for those that are answered.
+func (b *Broker) standing(records []requests.Record) (e watch.Event) {
 	now := b.cfg.Clock()
-	moved := make([]watch.Request, 0, len(records))
 	for _, rec := range records {
-		b.queue.Complete(&rec)
-		state, _ := rec.State(now)
 		claims, err := rec.ID.Claims()
-		if err == nil && state != device.StateAnswered {
-			moved = append(moved, watch.Request{Device: rec.Device, Mailbox: claims.Mailbox, Request: rec.ID, State: state})
+		if err != nil {
+			continue
+		}
+		if newer, ok := b.records.Cached(claims.UUID); ok {
+			rec = newer
+		}
+		b.queue.Complete(&rec)
+		if state, _ := rec.State(now); state != device.StateAnswered {
+			e.Requests = append(e.Requests, watch.Request{Device: rec.Device, Mailbox: claims.Mailbox, Request: rec.ID, State: state})
 		}
 	}
-	for part := range slices.Chunk(moved, movedAtOnce) {
-		b.hub.Publish(watch.Event{Requests: part})
-	}
+	return e
 }
 
 // registryChanged cuts the connections that are no longer admitted, then cleans up behind a deleted device.

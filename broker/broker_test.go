@@ -447,6 +447,31 @@ func TestBroker_WatchTellsOfPresenceRequestsAndReplies(t *testing.T) {
 	s.start()
 }
 
+// Requests stand later and later: none is told to be delivered after its reply was.
+func TestBroker_NothingIsToldOfARequestAfterItsReply(t *testing.T) {
+	s := newSite(t, nil)
+	hint, _ := s.watch()
+	const cameras, each = 4, 50
+	for i := range cameras {
+		c := s.register(fmt.Sprintf("cam-%d", i))
+		c.connect()
+		for n := range each {
+			s.send(c, alice)
+			id := c.next()
+			time.AfterFunc(time.Duration(n)*time.Millisecond, func() { c.publish(replyTo(id, "ok")) }) // anywhere in a turn
+		}
+	}
+	answered := map[device.RequestID]bool{}
+	for len(answered) < cameras*each {
+		switch h := hint(); {
+		case h.Reply != nil:
+			answered[h.Reply.Request] = true
+		case h.Request != nil && answered[h.Request.Request]:
+			t.Errorf("a request is told to be %s after its reply", h.Request.State)
+		}
+	}
+}
+
 // A request without a reply ends in "no reply", and whoever watches is told when: I5.
 func TestBroker_WatchTellsOfDeadlines(t *testing.T) {
 	s := newSite(t, nil)

@@ -89,9 +89,17 @@ func (h *Hub) drop(l *listener) {
 }
 
 // Publish hands an event to every listener that wants it. It never blocks.
-func (h *Hub) Publish(e Event) {
+func (h *Hub) Publish(e Event) { h.PublishSeen(func() Event { return e }) }
+
+// PublishSeen publishes what look sees, and nothing else between the look and that: an event that is published later is
+// about something later. look must be quick and must not call the hub.
+func (h *Hub) PublishSeen(look func() Event) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	if len(h.listeners) == 0 {
+		return
+	}
+	e := look()
 	for l := range h.listeners {
 		if !l.wants(e) {
 			continue

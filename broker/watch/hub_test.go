@@ -1,6 +1,7 @@
 package watch_test
 
 import (
+	"sync"
 	"testing"
 
 	"signaldevice/broker/watch"
@@ -51,6 +52,27 @@ func TestHub_DropsWhoDoesNotKeepUp(t *testing.T) {
 	}
 	if got == 0 || got >= n {
 		t.Errorf("the slow one got %d of %d before its end", got, n)
+	}
+}
+
+// What was seen is published before anything that happens after the look.
+func TestHub_PublishesInTheOrderOfWhatWasSeen(t *testing.T) {
+	var h watch.Hub
+	h.PublishSeen(func() watch.Event { t.Error("it looks although nobody listens"); return watch.Event{} })
+	events, stop := h.Listen(all)
+	defer stop()
+	var later sync.WaitGroup
+	h.PublishSeen(func() watch.Event {
+		started := make(chan struct{})
+		later.Go(func() { close(started); h.Publish(presence("offline")) })
+		<-started
+		return presence("online")
+	})
+	later.Wait()
+	for _, online := range []bool{true, false} {
+		if e := <-events; e.Presence.Online != online {
+			t.Errorf("online %t comes, want %t", e.Presence.Online, online)
+		}
 	}
 }
 
