@@ -29,6 +29,7 @@ type poll struct {
 	ended    map[device.RequestID]bool // the final reply is among found
 	begun    map[device.RequestID]int  // how many of its replies are
 	read     map[device.RequestID]bool // the cache has a mark: a reply was read and its grace is over
+	readOff  map[device.ReplyKey]bool  // the cache has them, but they were read elsewhere and their grace is over
 	records  map[device.RequestID]device.Request
 	straight [][]byte // positions to acknowledge as read
 	took     bool     // something was taken from the cache
@@ -48,6 +49,7 @@ func (d *Dispatcher) newPoll(at place, asked []device.RequestID) *poll {
 		ended:      map[device.RequestID]bool{},
 		begun:      map[device.RequestID]int{},
 		read:       map[device.RequestID]bool{},
+		readOff:    map[device.ReplyKey]bool{},
 		records:    map[device.RequestID]device.Request{},
 		source:     SourceCache,
 	}
@@ -149,7 +151,7 @@ func (p *poll) add(r device.Reply) {
 	if p.drained {
 		p.source = SourceBroker
 	}
-	if _, there := p.found[r.Key()]; there {
+	if _, there := p.found[r.Key()]; there || p.readOff[r.Key()] {
 		return
 	}
 	p.found[r.Key()] = r
@@ -182,6 +184,7 @@ func (p *poll) forget(id device.RequestID) {
 	for key := range p.found {
 		if key.Request == id {
 			delete(p.found, key)
+			p.readOff[key] = true // the cache gives it again, for now it counts as read there
 		}
 	}
 	delete(p.begun, id)

@@ -30,13 +30,8 @@ type fault struct {
 	before error  // the call fails and has done nothing
 	after  error  // the call has its effect and its answer is lost
 	hang   bool   // the call does nothing until its context ends
-	die    bool   // the process dies at this call
-	dieOn  bool   // the process dies after this call had its effect
 	then   func() // what happens right after the call had its effect
 }
-
-// death is what a call panics with when the process is to die in it.
-type death struct{ op string }
 
 // faults decides over each call of a fake by its name. The zero value lets every call succeed.
 type faults struct {
@@ -83,8 +78,6 @@ func (f *faults) run(ctx context.Context, op string, work func() error) error {
 		due = next(op)
 	}
 	switch {
-	case due.die:
-		panic(death{op})
 	case due.hang:
 		<-ctx.Done()
 		return ctx.Err()
@@ -97,9 +90,6 @@ func (f *faults) run(ctx context.Context, op string, work func() error) error {
 	if due.then != nil {
 		due.then()
 	}
-	if due.dieOn {
-		panic(death{op})
-	}
 	if due.after != nil {
 		return due.after
 	}
@@ -109,8 +99,9 @@ func (f *faults) run(ctx context.Context, op string, work func() error) error {
 // fakeBroker keeps records and output queues as the broker does.
 type fakeBroker struct {
 	faults
-	clock func() time.Time
-	keys  *device.KeyRing
+	clock     func() time.Time
+	retention time.Duration // of unread replies; 0: for ever
+	keys      *device.KeyRing
 
 	mu       sync.Mutex
 	devices  map[device.ID]device.Device
@@ -208,7 +199,7 @@ func (b *fakeBroker) settle() {
 		if over {
 			b.readOff[q.reply.Request]++
 		}
-		return over
+		return over || b.retention > 0 && b.clock().Sub(q.reply.ReceivedAt) >= b.retention
 	})
 }
 
@@ -482,6 +473,7 @@ type fakeCache struct {
 	faults
 	clock   func() time.Time
 	durable bool
+	ttl     time.Duration // of a record from its write; 0: for ever
 
 	mu      sync.Mutex
 	limit   int // replies with a body; 0: none
@@ -491,6 +483,7 @@ type fakeCache struct {
 
 type cached struct {
 	reply device.Reply
+	since time.Time
 	grace time.Time // zero: unread
 }
 
@@ -510,16 +503,22 @@ func (c *fakeCache) find(key device.ReplyKey) *cached {
 	return nil
 }
 
+// expire drops the records whose time is up, marks included.
+func (c *fakeCache) expire() {
+	c.records = slices.DeleteFunc(c.records, func(r *cached) bool { return c.ttl > 0 && c.clock().Sub(r.since) >= c.ttl })
+}
+
 func (c *fakeCache) Put(ctx context.Context, replies []device.Reply) (results []dispatch.PutResult, err error) {
 	err = c.run(ctx, "put", func() error {
 		c.mu.Lock()
 		defer c.mu.Unlock()
+		c.expire()
 		before := len(c.records)
 		for _, r := range replies {
 			old := c.find(r.Key())
 			switch {
 			case old == nil:
-				c.records = append(c.records, &cached{reply: r})
+				c.records = append(c.records, &cached{reply: r, since: c.clock()})
 				results = append(results, dispatch.Stored)
 			case c.over(old):
 				results = append(results, dispatch.Read)
@@ -557,6 +556,7 @@ func (c *fakeCache) Take(ctx context.Context, q dispatch.Take) (taken dispatch.T
 	err = c.run(ctx, "take", func() error {
 		c.mu.Lock()
 		defer c.mu.Unlock()
+		c.expire()
 		for _, r := range c.records {
 			if r.reply.Mailbox != q.Mailbox || r.reply.Device != q.Device {
 				continue
@@ -589,6 +589,7 @@ func (c *fakeCache) Unread(ctx context.Context, m device.Mailbox, dev device.ID)
 	err = c.run(ctx, "unread", func() error {
 		c.mu.Lock()
 		defer c.mu.Unlock()
+		c.expire()
 		for _, r := range c.records {
 			if r.reply.Mailbox == m && r.reply.Device == dev && r.grace.IsZero() {
 				ids = append(ids, r.reply.Request)
@@ -616,6 +617,7 @@ func (c *fakeCache) Ping(ctx context.Context) error {
 func (c *fakeCache) holds(key device.ReplyKey) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.expire()
 	r := c.find(key)
 	return r != nil && !c.over(r)
 }
@@ -631,34 +633,6 @@ func (c *fakeCache) setLimit(n int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.limit = n
-}
-
-// faultyCache is another cache with faults.
-type faultyCache struct {
-	faults
-	dispatch.Cache
-}
-
-func (c *faultyCache) Put(ctx context.Context, replies []device.Reply) (results []dispatch.PutResult, err error) {
-	err = c.run(ctx, "put", func() error {
-		results, err = c.Cache.Put(ctx, replies)
-		return err
-	})
-	if err != nil {
-		return nil, err
-	}
-	return results, nil
-}
-
-func (c *faultyCache) Take(ctx context.Context, q dispatch.Take) (taken dispatch.Taken, err error) {
-	err = c.run(ctx, "take", func() error {
-		taken, err = c.Cache.Take(ctx, q)
-		return err
-	})
-	if err != nil {
-		return dispatch.Taken{}, err
-	}
-	return taken, nil
 }
 
 // fakeCatalogue knows "ping"; "reboot", which waits for offline devices; and "zoom", which only devices with the label
