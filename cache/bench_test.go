@@ -2,7 +2,9 @@ package cache_test
 
 import (
 	"bytes"
+	"slices"
 	"strconv"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -47,6 +49,57 @@ func BenchmarkPutAndTake(b *testing.B) {
 			return takeOne(b, c, replies[i])
 		})
 	})
+}
+
+// Small takes while another client reads again and again as much as one take returns: they share a connection.
+func BenchmarkTakeBesideLarge(b *testing.B) {
+	server := testserver.Redis(b)
+	c, err := cache.OpenRedis(b.Context(), cache.RedisConfig{URL: server.URL})
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(c.Close)
+	large := dispatch.Take{Mailbox: device.MailboxOf("bob"), Device: "camera-1", Grace: time.Hour}
+	for i := range 40 {
+		r := reply(device.RequestID("large-" + strconv.Itoa(i)))
+		r.Mailbox, r.Body = large.Mailbox, make([]byte, device.MaxPayload)
+		if _, err := c.Put(b.Context(), []device.Reply{r}); err != nil {
+			b.Fatal(err)
+		}
+		large.IDs = append(large.IDs, r.Request)
+	}
+	small := dispatch.Take{Mailbox: alice, Device: "camera-1", IDs: []device.RequestID{"r"}, Grace: time.Hour}
+	if _, err := c.Put(b.Context(), []device.Reply{reply("r")}); err != nil {
+		b.Fatal(err)
+	}
+	done := make(chan struct{})
+	var others sync.WaitGroup
+	others.Go(func() {
+		for {
+			select {
+			case <-done:
+				return
+			default:
+			}
+			if _, err := c.Take(b.Context(), large); err != nil {
+				b.Error(err)
+				return
+			}
+		}
+	})
+	var took []time.Duration
+	for b.Loop() {
+		start := time.Now()
+		if _, err := c.Take(b.Context(), small); err != nil {
+			b.Fatal(err)
+		}
+		took = append(took, time.Since(start))
+	}
+	close(done)
+	others.Wait()
+	slices.Sort(took)
+	b.ReportMetric(float64(took[len(took)*99/100].Microseconds())/1000, "p99-ms")
+	b.ReportMetric(float64(took[len(took)-1].Microseconds())/1000, "max-ms")
 }
 
 func BenchmarkRecords(b *testing.B) {

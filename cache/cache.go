@@ -20,11 +20,12 @@ import (
 // DefaultTTL is how long a record lives where the configuration says nothing.
 const DefaultTTL = time.Hour
 
-// One Take is bounded. What it leaves stays unread and comes with the next one, oldest first; replies in their grace
-// come after the unread ones, so that re-reading cannot hold new ones up.
+// One Take is bounded: all of one request fits, and others who share the connection to Redis do not wait for long. What
+// it leaves stays unread and comes with the next one, oldest first; replies in their grace come after the unread ones,
+// so that re-reading cannot hold new ones up.
 const (
 	maxTakeReplies = 100     // without ids; with ids, their own number and device.MaxRepliesPerRequest bound it
-	maxTakeBytes   = 8 << 20 // of records; a single larger one still comes
+	maxTakeBytes   = 2 << 20 // of records; a single larger one still comes
 )
 
 // maxTakeIDs bounds the requests that one Take may name.

@@ -128,7 +128,7 @@ func onlyTheIDs(f *fixture) {
 }
 
 func bytesBounded(f *fixture) {
-	const largest = 40 // 10 MiB
+	const largest = 12 // 3 MiB
 	var replies []device.Reply
 	var ids []device.RequestID
 	for i := range largest {
