@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"mime"
 	"net/http"
 	"os"
@@ -217,9 +218,15 @@ func (f *fields) object(name string, into *device.Labels) bool {
 	if !ok {
 		return false
 	}
-	if value.Kind() != jsontext.KindBeginObject || json.Unmarshal(value, into) != nil {
+	var texts map[string]*string
+	err := json.Unmarshal(value, &texts)
+	if value.Kind() != jsontext.KindBeginObject || err != nil || slices.Contains(slices.Collect(maps.Values(texts)), nil) {
 		f.fault(name, "must be an object whose values are strings")
 		return false
+	}
+	*into = make(device.Labels, len(texts))
+	for key, text := range texts {
+		(*into)[key] = *text
 	}
 	return true
 }

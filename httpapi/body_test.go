@@ -206,6 +206,7 @@ func TestBody_NamesEveryFault(t *testing.T) {
 		"device, label key of 64":       {"/v1/devices", `{"name":"a","csr":"x","labels":{"` + long(64) + `":"v"}}`, "labels"},
 		"device, label without a key":   {"/v1/devices", `{"name":"a","csr":"x","labels":{"":"v"}}`, "labels"},
 		"device, label without a value": {"/v1/devices", `{"name":"a","csr":"x","labels":{"k":""}}`, ""},
+		"device, label that is null":    {"/v1/devices", `{"name":"a","csr":"x","labels":{"k":"v","l":null}}`, "labels"},
 		"device, label with a newline":  {"/v1/devices", `{"name":"a","csr":"x","labels":{"k":"\n"}}`, "labels"},
 		"device, label is a number":     {"/v1/devices", `{"name":"a","csr":"x","labels":{"k":1}}`, "labels"},
 		"device, labels are null":       {"/v1/devices", `{"name":"a","csr":"x","labels":null}`, "labels"},

@@ -11,10 +11,10 @@ import (
 )
 
 type cameraCommand struct {
-	Server string `help:"Base URL of the API, for enrolment." default:"http://127.0.0.1:8080"`
-	Code   string `help:"One-time enrolment code, made by enrol-code. Not needed once the data folder is enrolled." placeholder:"CODE"`
-	Name   string `help:"Name to enrol under, where the code brings none." placeholder:"NAME"`
-	Data   string `help:"Folder for its key and certificate; without it they are gone when it stops." placeholder:"DIR"`
+	serverFlags
+	Code string `help:"One-time enrolment code, made by enrol-code. Not needed once the data folder is enrolled." placeholder:"CODE"`
+	Name string `help:"Name to enrol under, where the code brings none." placeholder:"NAME"`
+	Data string `help:"Folder for its key and certificate; without it they are gone when it stops." placeholder:"DIR"`
 
 	ReplyDelay     time.Duration `help:"Hold each command's first reply back so long." default:"0s" group:"Faults"`
 	Silent         bool          `help:"Take commands and never reply." group:"Faults"`
@@ -29,6 +29,7 @@ func (cameraCommand) Help() string {
 	return `It makes its own key, enrols over HTTP and holds one MQTT connection to the broker.
 
 Example:
+  export SIGNAL_DEVICE_TOKEN=...
   signal-device camera --code "$(signal-device enrol-code --name taxi-17)" --data taxi-17`
 }
 
@@ -37,8 +38,12 @@ func (c *cameraCommand) Run(ctx context.Context, env *environment) error {
 	if c.Code == "" && c.Data == "" {
 		return usagef("a camera needs --code CODE, or --data DIR of one that is enrolled; signal-device enrol-code makes a code")
 	}
+	server, err := c.find(env.log)
+	if err != nil {
+		return err
+	}
 	cam, err := camera.New(camera.Config{
-		Name: c.Name, API: c.Server, Code: c.Code, Folder: c.Data, Seed: c.Seed, Logger: env.log,
+		Name: c.Name, API: server.URL, Code: c.Code, Folder: c.Data, Seed: c.Seed, Logger: env.log,
 		Faults: camera.Faults{
 			ReplyDelay: c.ReplyDelay, Silent: c.Silent, Duplicate: c.Duplicate,
 			DropConnection: c.DropConnection, Garbage: c.Garbage,
@@ -49,8 +54,17 @@ func (c *cameraCommand) Run(ctx context.Context, env *environment) error {
 	}
 	err = cam.Run(ctx)
 	var refused *camera.EnrolmentError
-	if errors.As(err, &refused) && refused.Status == http.StatusForbidden {
-		return fmt.Errorf("%w\nThe code is unknown, expired, or spent by another key. Make a new one: signal-device enrol-code", err)
+	switch {
+	case !errors.As(err, &refused) || refused.Status >= http.StatusInternalServerError:
+		return err
+	case refused.Status == http.StatusForbidden:
+		return refusedError{fmt.Errorf("%w\nThe code is unknown, expired, or spent by another key. Make a new one: signal-device enrol-code", err)}
+	default:
+		return refusedError{err}
 	}
-	return err
 }
+
+// refusedError says that the API refused an enrolment.
+type refusedError struct{ error }
+
+func (refusedError) exitCode() int { return exitRefused }

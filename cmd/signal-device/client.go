@@ -16,11 +16,16 @@ import (
 	"time"
 )
 
-// clientFlags say which API to call, and as whom.
-type clientFlags struct {
+// serverFlags say which API to call.
+type serverFlags struct {
 	Server string `help:"Base URL of the API, or its name in the file of servers; by default ${default}." default:"http://127.0.0.1:8080" placeholder:"NAME|URL"`
 	Config string `help:"File of servers: \"servers: {NAME: {url: URL, token_file: FILE}}\", or token in place of token_file; by default ~/.config/signal-device/servers.yaml, mode 0600." placeholder:"FILE"`
-	Token  string `help:"Bearer token, as token create printed it. Better given as an environment variable than on the command line. A server that has a token in the file of servers is called with that one." placeholder:"TOKEN"`
+}
+
+// clientFlags say which API to call, and as whom.
+type clientFlags struct {
+	serverFlags
+	Token string `help:"Bearer token, as token create printed it. Better given as an environment variable than on the command line. A server that has a token in the file of servers is called with that one." placeholder:"TOKEN"`
 }
 
 const (

@@ -77,6 +77,7 @@ func (f *fakeAPI) handler() http.Handler {
 	})
 	mux.HandleFunc("POST /v1/devices/{id}/commands", f.send)
 	mux.HandleFunc("GET /v1/events", f.stream)
+	mux.HandleFunc("GET /v1/devices/{id}/replies", f.replies)
 	mux.HandleFunc("GET /v1/requests", f.listRequests)
 	mux.HandleFunc("GET /v1/requests/{id}", f.oneRequest)
 	mux.HandleFunc("DELETE /v1/requests/{id}", f.oneRequest)
@@ -202,6 +203,29 @@ func (f *fakeAPI) stream(w http.ResponseWriter, r *http.Request) {
 	tell("b-7", "reply", `{"request_id":"r2","device_id":"bb\u001b[2Jbb","seq":1,"final":false}`)
 	tell("b-8", "resync", "{}")
 	<-r.Context().Done()
+}
+
+// replies answers to the requests ping and break of taxi-1; whoever waits has to wait for two seconds.
+func (f *fakeAPI) replies(w http.ResponseWriter, r *http.Request) {
+	query := r.URL.Query()
+	if f.device(w, r) == nil {
+		return
+	}
+	if wait := query.Get("wait"); wait != "" && wait != "2" {
+		refuse(w, http.StatusUnprocessableEntity, "invalid_request", "query.wait: "+wait)
+		return
+	}
+	replies, requests := []any{}, []any{}
+	for _, id := range query["request_id"] {
+		if r.PathValue("id") != "aaaa" {
+			requests = append(requests, map[string]string{"request_id": id, "state": "held"})
+			continue
+		}
+		status, result, fault := results(id)
+		replies = append(replies, json.RawMessage(fmt.Sprintf(`{"request_id":%q,"status":%q,"result":%s,"error":%s,"seq":0,"final":true}`, id, status, result, fault)))
+		requests = append(requests, map[string]string{"request_id": id, "state": "answered"})
+	}
+	answer(w, http.StatusOK, map[string]any{"replies": replies, "answered": len(replies) > 0, "requests": requests, "source": "broker"})
 }
 
 func (f *fakeAPI) listRequests(w http.ResponseWriter, r *http.Request) {

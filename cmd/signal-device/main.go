@@ -1,9 +1,7 @@
 // Command signal-device sends commands to cameras and brings their replies back: the API, the message broker behind it,
 // both in one process, a demonstration, and the tools around them. Each file holds one subcommand: flags in, app out.
 //
-// It exits with 0 when all went well, 1 when something failed and 2 when the command line is wrong; what calls the API
-// exits with 3 when that refused the call, and send with 4 when the device is offline and 5 when no answer came in time,
-// as does watch.
+// Its exit codes are below; scripts rely on them.
 package main
 
 import (
@@ -60,9 +58,14 @@ type commandLine struct {
 const description = `Send commands to cameras and read their replies.
 
 Every option may also be an environment variable: --ready-file is SIGNAL_DEVICE_READY_FILE.
-It exits with 0 when all went well, 1 when something failed and 2 when the command line is wrong. What calls the API
-also exits with 3 when that refused the call; send with 4 when the device is offline and 5 when no answer came in time,
-as does watch.`
+
+Exit codes:
+  0  all went well
+  1  something failed, or a camera answered with an error
+  2  the command line is wrong, and nothing was done
+  3  the API refused the call
+  4  the device is offline, and the command does not wait for it
+  5  what was waited for did not come in time (send, replies, watch)`
 
 func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
 

@@ -191,15 +191,20 @@ func (s sender) verdict(sent sentCommand) error {
 		return noAnswerError{fmt.Errorf("no final reply within %s, the request is %s; one that comes later: signal-device replies %s %s",
 			s.wait, sent.State, sent.DeviceID, sent.RequestID)}
 	}
-	if fault := sent.fault(); fault != "" {
+	return verdictOf(sent.replies)
+}
+
+// verdictOf is what the replies of a camera mean.
+func verdictOf(replies []replyInfo) error {
+	if fault := faultIn(replies); fault != "" {
 		return fmt.Errorf("the camera answered with an error: %s", fault)
 	}
 	return nil
 }
 
-// fault is what the camera says went wrong, "" where nothing did.
-func (s sentCommand) fault() string {
-	for _, reply := range s.replies {
+// faultIn is what the camera says went wrong, "" where nothing did.
+func faultIn(replies []replyInfo) string {
+	for _, reply := range replies {
 		if !reply.Final || reply.Status != "error" {
 			continue
 		}

@@ -32,7 +32,7 @@ func fleetServer(t *testing.T, devices int, command http.HandlerFunc) string {
 
 func fleetCommand(server string, parallel int) *sendCommand {
 	return &sendCommand{
-		clientFlags: clientFlags{Server: server, Token: goodToken},
+		clientFlags: clientFlags{serverFlags: serverFlags{Server: server}, Token: goodToken},
 		Device:      "ping", Label: map[string]string{"fleet": "north"}, Parallel: parallel, JSON: true,
 	}
 }

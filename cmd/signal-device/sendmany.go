@@ -127,7 +127,7 @@ func (o *outcome) fail(err error) {
 
 func (o *outcome) take(sent sentCommand, verdict error) {
 	o.State, o.RequestID, o.Replies, o.code = sent.State, sent.RequestID, sent.Replies, codeOf(verdict)
-	if fault := sent.fault(); fault != "" {
+	if fault := faultIn(sent.replies); fault != "" {
 		o.label, o.detail, o.Error = sent.State+", error", fault, fault
 		return
 	}

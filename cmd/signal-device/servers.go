@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -38,28 +39,34 @@ type namedServer struct {
 // named server that has a token is called with that one and no other: a token in the environment may be another
 // server's.
 func (f clientFlags) resolve(log *slog.Logger) (server, token string, err error) {
-	if strings.Contains(f.Server, "://") {
-		return f.Server, f.Token, checkURL(f.Server)
-	}
-	path, err := f.configPath()
-	if err != nil {
-		return "", "", err
-	}
-	named, err := readServer(path, f.Server, log)
+	named, err := f.find(log)
 	if err != nil {
 		return "", "", err
 	}
 	token = named.Token
 	if named.TokenFile != "" {
-		token, err = readTokenFile(path, named.TokenFile, log)
+		token, err = readTokenFile(named.TokenFile, log)
 	}
-	if token == "" {
-		token = f.Token
-	}
-	return named.URL, token, err
+	return named.URL, cmp.Or(token, f.Token), err
 }
 
-func (f clientFlags) configPath() (string, error) {
+// find returns the server that the flags mean, which has no token where it is given by URL. Its token file is not read.
+func (f serverFlags) find(log *slog.Logger) (namedServer, error) {
+	if strings.Contains(f.Server, "://") {
+		return namedServer{URL: f.Server}, checkURL(f.Server)
+	}
+	path, err := f.configPath()
+	if err != nil {
+		return namedServer{}, err
+	}
+	named, err := readServer(path, f.Server, log)
+	if named.TokenFile != "" && !filepath.IsAbs(named.TokenFile) {
+		named.TokenFile = filepath.Join(filepath.Dir(path), named.TokenFile)
+	}
+	return named, err
+}
+
+func (f serverFlags) configPath() (string, error) {
 	if f.Config != "" {
 		return f.Config, nil
 	}
@@ -113,11 +120,8 @@ func checkURL(text string) error {
 	return nil
 }
 
-// readTokenFile reads the one token that a file next to the configuration, or anywhere, holds.
-func readTokenFile(config, path string, log *slog.Logger) (string, error) {
-	if !filepath.IsAbs(path) {
-		path = filepath.Join(filepath.Dir(config), path)
-	}
+// readTokenFile reads the one token that a file holds.
+func readTokenFile(path string, log *slog.Logger) (string, error) {
 	data, err := readPrivate(path, maxTokenBytes, log)
 	if err != nil {
 		return "", err
