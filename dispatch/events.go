@@ -33,6 +33,8 @@ func (e Event) IsResync() bool { return e.Hint == Hint{} }
 type Subscription struct {
 	// Events is closed when the reader falls 1,024 events behind, and when the Dispatcher closes.
 	Events <-chan Event
+	// Ended is closed together with Events, where nothing has to be read first to see it, and by Close.
+	Ended <-chan struct{}
 	// Behind reports whether the reader fell behind.
 	Behind func() bool
 	// Close ends the subscription. It must be called, and may be more than once.
@@ -48,7 +50,8 @@ type Subscription struct {
 // many streams.
 func (d *Dispatcher) Subscribe(c Caller, after string) (*Subscription, error) {
 	return d.streams.subscribe(&stream{
-		mailbox: device.MailboxOf(c.Client), labels: c.Labels, events: make(chan Event, streamBacklog),
+		mailbox: device.MailboxOf(c.Client), labels: c.Labels,
+		events: make(chan Event, streamBacklog), ended: make(chan struct{}),
 	}, after)
 }
 
@@ -65,11 +68,12 @@ type streams struct {
 	closed bool
 }
 
-// stream is one open subscription. Its fields are guarded by streams.mu but for the channel.
+// stream is one open subscription. Its fields are guarded by streams.mu but for the channels.
 type stream struct {
 	mailbox device.Mailbox
 	labels  device.Labels // condition on devices
 	events  chan Event
+	ended   chan struct{}
 	behind  bool
 }
 
@@ -114,7 +118,10 @@ func (ss *streams) subscribe(s *stream, after string) (*Subscription, error) {
 	if ss.closed {
 		ss.end(s)
 	}
-	return &Subscription{Events: s.events, Behind: func() bool { return ss.fellBehind(s) }, Close: func() { ss.leave(s) }}, nil
+	return &Subscription{
+		Events: s.events, Ended: s.ended,
+		Behind: func() bool { return ss.fellBehind(s) }, Close: func() { ss.leave(s) },
+	}, nil
 }
 
 func tooManyStreams(message string) error {
@@ -212,6 +219,7 @@ func (ss *streams) end(s *stream) {
 	}
 	ss.total--
 	close(s.events)
+	close(s.ended)
 }
 
 func (ss *streams) leave(s *stream) {

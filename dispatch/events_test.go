@@ -235,6 +235,7 @@ func TestSubscribe_DropsWhoDoesNotKeepUp(t *testing.T) {
 				good.got()
 			}
 		}
+		<-slow.Ended
 		if !slow.Behind() || good.Behind() {
 			t.Errorf("behind: %t and %t, want only the one that does not read", slow.Behind(), good.Behind())
 		}

@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"os"
+	"sync"
 	"time"
 
 	"signaldevice/device"
@@ -18,6 +19,7 @@ import (
 const (
 	heartbeat        = 15 * time.Second // a comment, so that neither side nor a proxy between takes the stream for dead
 	recheck          = 5 * time.Second  // how long a stream may outlive its token or the rights it began with
+	lastMoment       = time.Second      // for the rest of a stream that has ended: the service may be stopping
 	writeAtOnce      = 32 << 10         // bytes of events that are sent together
 	reconnectSoonest = time.Second      // advised to clients: spread, so that they do not all come back at once
 	reconnectLatest  = 3 * time.Second
@@ -66,11 +68,16 @@ func (a *API) streamEvents(w *answer, r *http.Request, who Identity) error {
 	if err != nil {
 		return err
 	}
-	defer sub.Close()
 	a.cfg.Metrics.streamBegan()
 	defer a.cfg.Metrics.streamEnded()
 	s := a.newEventStream(w)
-	defer s.extend() // for the end of the answer
+	var hurry sync.WaitGroup
+	hurry.Go(func() {
+		<-sub.Ended
+		s.hurry() // a write that is under way, too
+	})
+	defer hurry.Wait() // else it might hurry the next call on this connection
+	defer sub.Close()
 	beats, checks := time.NewTicker(heartbeat), time.NewTicker(recheck)
 	defer beats.Stop()
 	defer checks.Stop()
@@ -110,9 +117,11 @@ func (a *API) isStill(r *http.Request, who Identity) bool {
 type eventStream struct {
 	w       http.ResponseWriter
 	conn    *http.ResponseController
-	timeout time.Duration // of each write
 	metrics *Metrics
 	buffer  bytes.Buffer
+
+	mu      sync.Mutex
+	timeout time.Duration // of each write
 }
 
 // newEventStream sends the header.
@@ -154,5 +163,15 @@ func (s *eventStream) flush() bool {
 
 // extend gives the next write its time.
 func (s *eventStream) extend() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	_ = s.conn.SetWriteDeadline(time.Now().Add(s.timeout)) // a recorder has none
+}
+
+// hurry gives what is still to be written a last moment, however slow its reader is.
+func (s *eventStream) hurry() {
+	s.mu.Lock()
+	s.timeout = min(s.timeout, lastMoment)
+	s.mu.Unlock()
+	s.extend()
 }

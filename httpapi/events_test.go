@@ -252,6 +252,22 @@ func TestEvents_EndCleanly(t *testing.T) {
 	}
 }
 
+// feed gives a stream more than the buffers of a connection hold, until the test ends.
+func (h *harness) feed() {
+	stop, fed := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(fed)
+		for {
+			select {
+			case h.service.events <- dispatch.Event{ID: strings.Repeat("x", 4096), Hint: aReply}:
+			case <-stop:
+				return
+			}
+		}
+	}()
+	h.t.Cleanup(func() { close(stop); <-fed })
+}
+
 // F18.
 func TestEvents_DropWhoDoesNotRead(t *testing.T) {
 	with, shows := measured(t)
@@ -264,23 +280,36 @@ func TestEvents_DropWhoDoesNotRead(t *testing.T) {
 	if _, err := c.r.Peek(1); err != nil {
 		t.Fatal(err)
 	}
-	stop, fed := make(chan struct{}), make(chan struct{})
-	go func() { // more than the buffers of a connection hold
-		defer close(fed)
-		for {
-			select {
-			case h.service.events <- dispatch.Event{ID: strings.Repeat("x", 4096), Hint: aReply}:
-			case <-stop:
-				return
-			}
-		}
-	}()
+	h.feed()
 	waitFor(t, func() bool { return shows(`signal_device_event_streams_dropped_total{reason="blocked"} 1`) })
 	waitFor(t, func() bool { return shows("signal_device_event_streams 0") })
-	close(stop)
-	<-fed
 	c.closed()
 	works(t, address)
+}
+
+// Who does not read cannot hold up the end of a stream either, and with it the stop of the service: F13.
+func TestEvents_EndInTimeAlthoughNobodyReads(t *testing.T) {
+	with, shows := measured(t)
+	h := newHarness(t, with, func(c *Config) { c.Timeouts = patient })
+	address := listen(t, ServerConfig{Handler: h.api, Timeouts: patient})
+	c := dial(t, address)
+	c.send("GET /v1/events" + head + "\r\n")
+	if _, err := c.r.Peek(1); err != nil {
+		t.Fatal(err)
+	}
+	h.feed()
+	full := 0
+	waitFor(t, func() bool { // for a while the stream has taken nothing: the buffers are full
+		if full++; len(h.service.events) < cap(h.service.events) {
+			full = 0
+		}
+		return full == 10
+	})
+	h.service.mu.Lock()
+	end := h.service.end
+	h.service.mu.Unlock()
+	end()
+	waitFor(t, func() bool { return shows("signal_device_event_streams 0") })
 }
 
 func TestEvents_CountWhoFellBehind(t *testing.T) {

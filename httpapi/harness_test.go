@@ -59,6 +59,7 @@ type fakeService struct {
 	events   chan dispatch.Event       // of every subscription; its closing ends them
 	behind   bool                      // said of them
 	closed   int                       // subscriptions that were closed
+	end      func()                    // ends the last one
 }
 
 func (s *fakeService) note(name string, c dispatch.Caller, input any) error {
@@ -165,10 +166,15 @@ func (s *fakeService) Subscribe(c dispatch.Caller, after string) (*dispatch.Subs
 	if err := s.note("Subscribe", c, after); err != nil {
 		return nil, err
 	}
+	ctx, end := context.WithCancel(context.Background())
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.end = end
 	return &dispatch.Subscription{
 		Events: s.events,
+		Ended:  ctx.Done(),
 		Behind: func() bool { s.mu.Lock(); defer s.mu.Unlock(); return s.behind },
-		Close:  func() { s.mu.Lock(); defer s.mu.Unlock(); s.closed++ },
+		Close:  func() { s.mu.Lock(); defer s.mu.Unlock(); s.closed++; end() },
 	}, nil
 }
 
