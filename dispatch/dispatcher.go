@@ -37,6 +37,9 @@ type Observer interface {
 	Drained(whose Whose, n int)
 	// DependencyUp tells whether "broker" or "cache" is asked now. It is called at the start and at each change.
 	DependencyUp(dependency string, up bool)
+	// OutcomeUnknown counts a call to "broker" or "cache" that was cut after it was sent, and may have changed something.
+	// Calls whose own caller left are not among them.
+	OutcomeUnknown(dependency string)
 }
 
 // Whose tells of a drained reply whom it was for.
@@ -54,6 +57,7 @@ type nobody struct{}
 func (nobody) Sent(string, string)       {}
 func (nobody) Drained(Whose, int)        {}
 func (nobody) DependencyUp(string, bool) {}
+func (nobody) OutcomeUnknown(string)     {}
 
 // Dispatcher is the implementation of Service. Run must be running for waits to be woken and for outages to be noticed
 // and to end.

@@ -691,10 +691,11 @@ type counters struct {
 	sent    map[string]int
 	drained map[dispatch.Whose]int
 	up      map[string]bool
+	unknown map[string]int
 }
 
 func newCounters() *counters {
-	return &counters{sent: map[string]int{}, drained: map[dispatch.Whose]int{}, up: map[string]bool{}}
+	return &counters{sent: map[string]int{}, drained: map[dispatch.Whose]int{}, up: map[string]bool{}, unknown: map[string]int{}}
 }
 
 func (c *counters) Sent(command, outcome string) {
@@ -713,6 +714,12 @@ func (c *counters) DependencyUp(dependency string, up bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.up[dependency] = up
+}
+
+func (c *counters) OutcomeUnknown(dependency string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.unknown[dependency]++
 }
 
 func (c *counters) isUp(dependency string) bool {

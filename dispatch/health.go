@@ -77,6 +77,7 @@ type dependency struct {
 	recovered func() // called when the breaker closes; may be nil
 	suspicion chan struct{}
 	clock     func() time.Time
+	observer  Observer
 	log       *slog.Logger
 
 	mu          sync.Mutex
@@ -93,6 +94,7 @@ func newDependency(name string, down device.Kind, ping func(context.Context) err
 		ping:      ping,
 		suspicion: make(chan struct{}, 1),
 		clock:     cfg.Clock,
+		observer:  cfg.Observer,
 		log:       cfg.Log,
 	}
 	d.breaker = circuitbreaker.NewBuilder[any]().
@@ -122,7 +124,7 @@ func (d *dependency) changed(state circuitbreaker.State, o Observer) {
 
 // ask makes a call that changes nothing: cut off, it is as if it had not been made.
 func (d *dependency) ask(ctx context.Context, a *allowance, op func(context.Context) error) error {
-	err := d.tell(ctx, a, op)
+	err := d.call(ctx, a, op)
 	if device.Is(err, device.OutcomeUnknown) {
 		return device.Wrap(d.down, err, "the "+d.name+" does not answer")
 	}
@@ -132,6 +134,14 @@ func (d *dependency) ask(ctx context.Context, a *allowance, op func(context.Cont
 // tell makes a call that may change something: cut off, its outcome is unknown. A call that is not made, because the
 // breaker is open or the allowance spent, gets the dependency's own kind.
 func (d *dependency) tell(ctx context.Context, a *allowance, op func(context.Context) error) error {
+	err := d.call(ctx, a, op)
+	if device.Is(err, device.OutcomeUnknown) && ctx.Err() == nil {
+		d.observer.OutcomeUnknown(d.name)
+	}
+	return err
+}
+
+func (d *dependency) call(ctx context.Context, a *allowance, op func(context.Context) error) error {
 	if d.breaker.IsOpen() {
 		return device.Errorf(d.down, "the %s does not answer", d.name)
 	}

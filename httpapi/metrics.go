@@ -24,6 +24,7 @@ type Metrics struct {
 	requests  *prometheus.CounterVec
 	drained   *prometheus.CounterVec
 	up        *prometheus.GaugeVec
+	unknown   *prometheus.CounterVec
 	durations *prometheus.HistogramVec
 	streams   prometheus.Gauge
 	dropped   *prometheus.CounterVec
@@ -46,6 +47,10 @@ func NewMetrics(cfg MetricsConfig) (*Metrics, error) {
 			Name: "signal_device_dependency_up",
 			Help: "1 while the dependency answers, else 0.",
 		}, []string{"dependency"}),
+		unknown: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "signal_device_outcome_unknown_total",
+			Help: "Calls to a dependency that were cut after they were sent, and may have changed something there.",
+		}, []string{"dependency"}),
 		durations: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name:    "signal_device_http_request_duration_seconds",
 			Help:    "Time from a call's header to its answer, of a stream to its beginning; calls that wait included.",
@@ -60,7 +65,7 @@ func NewMetrics(cfg MetricsConfig) (*Metrics, error) {
 			Help: "Streams ended because their reader fell behind, or took nothing for as long as a write may take.",
 		}, []string{"reason"}),
 	}
-	collectors := []prometheus.Collector{m.requests, m.drained, m.up, m.durations, m.streams, m.dropped}
+	collectors := []prometheus.Collector{m.requests, m.drained, m.up, m.unknown, m.durations, m.streams, m.dropped}
 	if cfg.CacheRecords != nil {
 		collectors = append(collectors, cacheRecords{cfg.CacheRecords})
 	}
@@ -90,6 +95,9 @@ func (m *Metrics) DependencyUp(name string, up bool) {
 	}
 	m.up.WithLabelValues(name).Set(value)
 }
+
+// OutcomeUnknown counts a call to a dependency, "broker" or "cache", of which nobody knows whether it had its effect.
+func (m *Metrics) OutcomeUnknown(dependency string) { m.unknown.WithLabelValues(dependency).Inc() }
 
 // answered measures one HTTP call by its route, which holds no ids. A nil Metrics measures nothing.
 func (m *Metrics) answered(route, method string, status int, took time.Duration) {

@@ -68,6 +68,7 @@ func TestMetrics_CountWhatTheDispatcherTells(t *testing.T) {
 	a.metrics.DependencyUp("broker", true)
 	a.metrics.DependencyUp("cache", true)
 	a.metrics.DependencyUp("cache", false)
+	a.metrics.OutcomeUnknown("cache")
 	a.shows(
 		`signal_device_requests_total{command="ping",outcome="delivered"} 2`,
 		`signal_device_requests_total{command="unknown",outcome="unknown_command"} 1`,
@@ -75,6 +76,7 @@ func TestMetrics_CountWhatTheDispatcherTells(t *testing.T) {
 		`signal_device_drained_replies_total{whose="foreign"} 2`,
 		`signal_device_dependency_up{dependency="broker"} 1`,
 		`signal_device_dependency_up{dependency="cache"} 0`,
+		`signal_device_outcome_unknown_total{dependency="cache"} 1`,
 		`signal_device_cache_records 7`,
 	)
 }
