@@ -65,6 +65,9 @@ func NewMetrics(cfg MetricsConfig) (*Metrics, error) {
 			Help: "Streams ended because their reader fell behind, or took nothing for as long as a write may take.",
 		}, []string{"reason"}),
 	}
+	for _, dependency := range []string{"broker", "cache"} {
+		m.unknown.WithLabelValues(dependency) // zero, and not absent, until there is one
+	}
 	collectors := []prometheus.Collector{m.requests, m.drained, m.up, m.unknown, m.durations, m.streams, m.dropped}
 	if cfg.CacheRecords != nil {
 		collectors = append(collectors, cacheRecords{cfg.CacheRecords})
