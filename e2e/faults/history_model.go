@@ -10,6 +10,7 @@ import (
 // Bounds of what the model must allow for.
 const (
 	readGrace  = 30 * time.Second // what an API has unless told otherwise
+	recordLife = time.Hour        // of a cache's record, likewise
 	clockSlack = time.Second      // between a client's look at its clock and the service's
 	ackTail    = 5 * time.Second  // until a reply that was read has certainly left the queue, where nothing is broken
 	noHash     = ""               // of a put by a simulated camera: its first reading tells
@@ -44,6 +45,7 @@ type slotState struct {
 	there     bool
 	owner     string
 	hash      string
+	since     time.Time // it was not put before
 	read      bool
 	earliest  time.Time // the first read was not before
 	latest    time.Time // and not after; zero: it may still be under way
@@ -58,7 +60,8 @@ type slotState struct {
 //   - whoever is given the reply is the client whose request it answers, and gets that body (I3);
 //   - nobody is given it before it was put, or after the read grace, counted from the end of the call that read it first;
 //   - its client is told that there is nothing only before the put, or when the grace is over, counted from the begin
-//     of the first call that may have read it, or after the cache lost its content (I1, I2, I8).
+//     of the first call that may have read it, or when the reply is older than a cache keeps it, or after the cache lost
+//     its content (I1, I2, I8).
 //
 // It is as weak as the promises are, and no weaker:
 //
@@ -92,12 +95,14 @@ func (s slotState) after(x step) []slotState {
 		if s.there {
 			return nil
 		}
-		s.there, s.owner, s.hash = true, x.client, x.hash
+		s.there, s.owner, s.hash, s.since = true, x.client, x.hash, x.from
 		return []slotState{s}
 	case get:
 		return s.afterGet(x)
 	case getNone:
-		if s.there && !s.lost && !(s.read && !x.to.Before(s.earliest.Add(readGrace-clockSlack))) {
+		over := s.read && !x.to.Before(s.earliest.Add(readGrace-clockSlack))
+		expired := !x.to.Before(s.since.Add(recordLife - clockSlack))
+		if s.there && !s.lost && !over && !expired {
 			return nil
 		}
 		return []slotState{s}

@@ -61,6 +61,8 @@ func TestHistories_WhatNoOrderExplains(t *testing.T) {
 		"nothing after it was put, but not sure":    {func(p *plant) { p.none(25, 30, "unverified"); p.given(30, 40) }, false},
 		"no reply, told after it was put":           {func(p *plant) { p.none(25, 30, "no_reply") }, true},
 		"gone, and nobody had read it":              {func(p *plant) { p.none(25, 30, "gone") }, true},
+		"gone when nobody had read it for an hour":  {func(p *plant) { p.none(hour, hour+10, "gone") }, false},
+		"gone before the hour was over":             {func(p *plant) { p.none(hour-5_000, hour-4_990, "gone") }, true},
 		"gone with the cache's content":             {func(p *plant) { p.emptied = append(p.emptied, p.at(22)); p.none(25, 30, "gone") }, false},
 		"gone before the cache was emptied":         {func(p *plant) { p.none(25, 30, "gone"); p.emptied = append(p.emptied, p.at(5000)) }, true},
 		"back from a cache that was emptied":        {func(p *plant) { p.none(25, 30, "gone"); p.emptied = append(p.emptied, p.at(22)); p.given(40, 50) }, true},
