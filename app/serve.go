@@ -40,7 +40,10 @@ type APIOptions struct {
 
 	Redis        string // URL of the cache; "": in memory
 	CacheDurable bool   // someone vouches that this Redis loses nothing
-	Replicas     int    // of Redis, which must have a reply before it leaves its queue
+	RedisCA      string // files, each or ""
+	RedisCert    string
+	RedisKey     string
+	Replicas     int // of Redis, which must have a reply before it leaves its queue
 	CacheTTL     time.Duration
 	ReplyGrace   time.Duration // 0: a reply is read once
 	Rate         float64       // calls a second of one client; 0: no limit
@@ -187,7 +190,7 @@ func (a *App) openCache(ctx context.Context, o APIOptions) (dispatch.Cache, erro
 		return cache.NewMemory(cache.MemoryConfig{TTL: o.CacheTTL}), nil
 	}
 	redis, err := cache.OpenRedis(ctx, cache.RedisConfig{
-		URL: o.Redis, TTL: o.CacheTTL, Vouched: o.CacheDurable, Replicas: o.Replicas, Log: a.log,
+		URL: o.Redis, CA: o.RedisCA, Cert: o.RedisCert, Key: o.RedisKey, TTL: o.CacheTTL, Vouched: o.CacheDurable, Replicas: o.Replicas, Log: a.log,
 	})
 	if err != nil {
 		return nil, err

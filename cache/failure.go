@@ -12,7 +12,27 @@ import (
 
 // unavailable reports a call that changed nothing because the cache could not be asked.
 func unavailable(op string, cause error) error {
-	return device.Wrap(device.CacheUnavailable, fmt.Errorf("cache: %s: %w", op, cause), "the cache cannot be reached")
+	message := "the cache cannot be reached"
+	switch {
+	case errors.Is(cause, errUnsuitable):
+		message, cause = strings.TrimPrefix(cause.Error(), errUnsuitable.Error()+": "), errUnsuitable
+	case refused(cause):
+		message = "redis refuses this service: its user name, its password or what this user may do is wrong"
+	}
+	return device.Wrap(device.CacheUnavailable, fmt.Errorf("cache: %s: %w", op, cause), message)
+}
+
+// refused reports whether Redis answered and does not accept who asks, or not what was asked.
+func refused(err error) bool {
+	redisErr, ok := errors.AsType[*rueidis.RedisError](err)
+	if !ok {
+		return false
+	}
+	text := redisErr.Error()
+	code, _, _ := strings.Cut(text, " ")
+	return code == "WRONGPASS" || code == "NOAUTH" || code == "NOPERM" ||
+		strings.Contains(text, "The user executing the script") || // Redis 7.0, of a command inside a script
+		strings.Contains(text, "ACL failure in script") // later ones
 }
 
 // failure translates the error of a call that writes. Only an error that proves that the script did not run is

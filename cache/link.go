@@ -65,6 +65,9 @@ func newLink(cfg RedisConfig, probe script) (*link, error) {
 		}
 		return nil, fmt.Errorf("cache: redis URL: %w", err)
 	}
+	if err := useTLS(&option, cfg); err != nil {
+		return nil, err
+	}
 	option.DisableRetry = true     // of reads too: the caller's budget is short
 	option.DisableCache = true     // nothing is read twice
 	option.AlwaysPipelining = true // a lost connection is noticed at once, and one slow call does not cut the others
@@ -84,7 +87,7 @@ func newLink(cfg RedisConfig, probe script) (*link, error) {
 // open makes the first check. Only what will not mend itself is an error.
 func (l *link) open(ctx context.Context) error {
 	err := l.check(ctx)
-	if err == nil || errors.Is(err, errUnsuitable) {
+	if err == nil || errors.Is(err, errUnsuitable) || refused(err) {
 		return err
 	}
 	l.log.Warn("the cache does not answer, going on without it", "error", err)

@@ -18,6 +18,9 @@ import (
 type RedisConfig struct {
 	URL     string        // as rueidis.ParseURL takes it: one server, Sentinel (master_set) or Cluster (addr)
 	TTL     time.Duration // life of a record from its write, in whole milliseconds; default DefaultTTL
+	CA      string        // file: PEM of what signed Redis's certificate; "": the system's. It needs rediss://
+	Cert    string        // file: PEM of this client's certificate, or ""; read again at each connection
+	Key     string        // file: PEM of its key
 	Vouched bool          // someone vouches that what Redis stores survives a crash, whatever its configuration says
 	// Replicas is how many replicas must have a reply before it may leave its output queue: what a failover loses
 	// otherwise. 0: none.
@@ -38,9 +41,9 @@ type Redis struct {
 	scripts  scripts
 }
 
-// OpenRedis connects to Redis and checks it. It fails where the URL is wrong, or where Redis answers and must not be
-// used: older than 7.0, or with a maxmemory-policy that drops records. A Redis that does not answer is no failure: the
-// cache reports CacheUnavailable until a Ping finds it good. The caller closes the cache.
+// OpenRedis connects to Redis and checks it. It fails where the configuration is wrong: the URL, a file, or where Redis
+// answers and refuses this user, is older than 7.0, or has a maxmemory-policy that drops records. A Redis that does not
+// answer is no failure: the cache reports CacheUnavailable until a Ping finds it good. The caller closes the cache.
 func OpenRedis(ctx context.Context, cfg RedisConfig) (*Redis, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)

@@ -49,17 +49,12 @@ func TestOpenRedis_Transports(t *testing.T) {
 			}
 		})
 	}
-	for name, url := range map[string]string{
-		"a certificate that nobody vouches for": "rediss://:secret@127.0.0.1:" + tlsPort,
-		"a wrong password":                      "redis://:wrong@" + server.Addr,
-	} {
-		t.Run(name, func(t *testing.T) {
-			c := open(t, cache.RedisConfig{URL: url})
-			if err := c.Ping(t.Context()); err == nil {
-				t.Error("the cache is usable")
-			}
-		})
-	}
+	t.Run("a certificate that nobody vouches for", func(t *testing.T) {
+		c := open(t, cache.RedisConfig{URL: "rediss://:secret@127.0.0.1:" + tlsPort})
+		if err := c.Ping(t.Context()); err == nil {
+			t.Error("the cache is usable")
+		}
+	})
 }
 
 func freePort(t *testing.T) string {

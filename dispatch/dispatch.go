@@ -108,4 +108,5 @@ type Service interface {
 type Outage struct {
 	Dependency string // "broker" or "cache"
 	Since      time.Time
+	Reason     string // a sentence, or ""
 }

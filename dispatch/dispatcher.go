@@ -145,14 +145,15 @@ func (d *Dispatcher) Close() {
 func (d *Dispatcher) Degraded() []Outage {
 	var outages []Outage
 	if since, out := d.broker.outage(); out {
-		outages = append(outages, Outage{Dependency: d.broker.name, Since: since})
+		outages = append(outages, Outage{d.broker.name, since, d.broker.reason()})
 	}
 	since, out := d.cache.outage()
+	reason := d.cache.reason()
 	if full, isFull := d.cache.room.outage(); isFull && (!out || full.Before(since)) {
-		since, out = full, true
+		since, out, reason = full, true, "the cache is full"
 	}
 	if out {
-		outages = append(outages, Outage{Dependency: d.cache.name, Since: since})
+		outages = append(outages, Outage{d.cache.name, since, reason})
 	}
 	return outages
 }

@@ -225,6 +225,16 @@ func (d *dependency) outage() (since time.Time, out bool) {
 	return d.since, d.out(d.clock())
 }
 
+// reason tells why the last call or probe failed, in the words for callers.
+func (d *dependency) reason() string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if e, ok := errors.AsType[*device.Error](d.cause); ok {
+		return e.Message
+	}
+	return ""
+}
+
 func (d *dependency) suspect() {
 	select {
 	case d.suspicion <- struct{}{}:

@@ -19,6 +19,7 @@ type readyBody struct {
 type outageBody struct {
 	Dependency string `json:"dependency"`
 	Since      string `json:"since"`
+	Reason     string `json:"reason,omitempty"`
 }
 
 // healthRoutes are on both listeners and need no token. Both answer 200 as long as the process serves at all: without
@@ -42,7 +43,7 @@ func readiness(outages []dispatch.Outage) readyBody {
 	body := readyBody{Status: "ok", Degraded: make([]outageBody, len(outages))}
 	for i, o := range outages {
 		body.Status = "degraded"
-		body.Degraded[i] = outageBody{Dependency: o.Dependency, Since: stamp(o.Since)}
+		body.Degraded[i] = outageBody{Dependency: o.Dependency, Since: stamp(o.Since), Reason: o.Reason}
 	}
 	return body
 }

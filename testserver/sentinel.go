@@ -24,6 +24,7 @@ func RedisSentinel(t testing.TB, master *RedisServer) *Sentinel {
 	host, masterPort, _ := net.SplitHostPort(master.Addr)
 	p := start(t, child.Program{
 		Name: "redis-server",
+		Path: child.RedisPath(),
 		Args: func(dir string, port int) ([]string, error) {
 			file := filepath.Join(dir, "sentinel.conf")
 			text := fmt.Sprintf("port %d\nbind 127.0.0.1\nsentinel monitor main %s %s 1\n"+

@@ -14,6 +14,9 @@ type apiFlags struct {
 	Roles        string        `help:"File of roles and their permissions; read again when it changes." placeholder:"FILE" group:"API"`
 	Catalogue    string        `help:"File of commands; read again when it changes." placeholder:"FILE" group:"API"`
 	Redis        string        `help:"Cache: redis://HOST:PORT, rediss:// or several for Sentinel or Cluster. Without it the cache is in memory." placeholder:"URL" group:"API"`
+	RedisCA      string        `name:"redis-ca" help:"The CA of a rediss:// server, where the system does not know it." placeholder:"FILE" group:"API"`
+	RedisCert    string        `name:"redis-cert" help:"This client's certificate for a rediss:// server that asks for one." placeholder:"FILE" group:"API"`
+	RedisKey     string        `name:"redis-key" help:"Its key." placeholder:"FILE" group:"API"`
 	CacheDurable bool          `help:"Vouch that this Redis keeps what it acknowledged, although it has no append-only file." group:"API"`
 	Replicas     int           `name:"cache-replicas" help:"So many of this Redis's replicas must have a reply before it leaves the broker's queue, or a failover loses some." default:"0" group:"API"`
 	CacheTTL     time.Duration `name:"cache-ttl" help:"How long a reply stays in the cache." default:"1h" group:"API"`
@@ -32,6 +35,9 @@ func (f apiFlags) options() app.APIOptions {
 		Roles:        f.Roles,
 		Catalogue:    f.Catalogue,
 		Redis:        f.Redis,
+		RedisCA:      f.RedisCA,
+		RedisCert:    f.RedisCert,
+		RedisKey:     f.RedisKey,
 		CacheDurable: f.CacheDurable,
 		Replicas:     f.Replicas,
 		CacheTTL:     f.CacheTTL,

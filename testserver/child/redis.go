@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"fmt"
 	"net"
+	"os"
 	"strconv"
 	"strings"
 	"time"
@@ -14,6 +15,7 @@ import (
 func Redis(options ...string) Program {
 	return Program{
 		Name: "redis-server",
+		Path: RedisPath(),
 		Args: func(dir string, port int) ([]string, error) {
 			return append([]string{
 				"--port", strconv.Itoa(port), "--bind", "127.0.0.1", "--dir", dir,
@@ -24,6 +26,13 @@ func Redis(options ...string) Program {
 		Ready: RedisReady,
 	}
 }
+
+// RedisPathVariable is an environment variable: the path of what runs in place of redis-server, a valkey-server for
+// instance.
+const RedisPathVariable = "SIGNAL_DEVICE_TEST_REDIS"
+
+// RedisPath returns what RedisPathVariable says, "" for redis-server as it is found.
+func RedisPath() string { return os.Getenv(RedisPathVariable) }
 
 // RedisReady is a Ready for every kind of redis-server: it answers a PING and has loaded its data. An answer that asks
 // for a password counts.
