@@ -122,8 +122,10 @@ func TestStandalone_AuditsChangesAndReopensOnReload(t *testing.T) {
 		t.Fatal(err)
 	}
 	post(t, base+"/v1/enrolment-codes", tokens["admin"], `{}`)
-	if lines, _ := auditLines(t, api.Audit); len(lines) != 2 {
-		t.Errorf("the new file has %d lines, want 2", len(lines))
+	post(t, base+"/v1/enrolment-codes", "CANARY", `{}`)
+	lines, text = auditLines(t, api.Audit)
+	if len(lines) != 3 || lines[2].Event != audit.RefusedAtEdge || lines[2].Code != "unauthenticated" || strings.Contains(text, "CANARY") {
+		t.Errorf("the new file has %d lines, want two about a change and one about a call by nobody: %s", len(lines), text)
 	}
 	if lines, _ := auditLines(t, api.Audit+".1"); len(lines) != 2*len(want) {
 		t.Errorf("the old file has %d lines", len(lines))

@@ -113,15 +113,19 @@ func (a *App) startAPI(ctx context.Context, o APIOptions, b BrokerAccess) (*api,
 		Observer:   measured,
 		Log:        a.log,
 	})
-	service, err := a.audited(o.Audit, dispatcher)
-	if err != nil {
+	var service dispatch.Service = dispatcher
+	var refused func(context.Context, audit.Refusal)
+	if audited, err := a.audited(o.Audit, dispatcher); err != nil {
 		return nil, err
+	} else if audited != nil {
+		service, refused = audited, audited.Refused
 	}
 	edge, err := httpapi.New(httpapi.Config{
 		Rate:         o.Rate,
 		Burst:        o.Burst,
 		Service:      service,
 		Authenticate: files.authenticate,
+		Refused:      refused,
 		Commands:     files.commands.Commands,
 		Metrics:      measured,
 		Log:          a.log,
@@ -144,12 +148,12 @@ func (a *App) startAPI(ctx context.Context, o APIOptions, b BrokerAccess) (*api,
 	}, nil
 }
 
-// audited puts the audit log around a service, where there is one.
-func (a *App) audited(path string, service dispatch.Service) (dispatch.Service, error) {
+// audited puts the audit log around a service; nil where there is none.
+func (a *App) audited(path string, service dispatch.Service) (*audit.Service, error) {
 	var log *audit.Log
 	switch path {
 	case "":
-		return service, nil
+		return nil, nil
 	case "-":
 		log = audit.NewLog(os.Stderr)
 	default:

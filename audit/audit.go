@@ -9,9 +9,9 @@
 // does not have the shape of a name is left out. Written means handed to the operating system: a line survives the death
 // of the process, and not a power cut.
 //
-// Calls that only read are not audited, nor are those that the HTTP edge refuses by itself: without a known credential,
-// over the rate, or with a body that breaks a rule. They reach no device, and the program's log has them. The package does
-// not rotate its file.
+// A call that the HTTP edge refuses by itself, without a known credential, over the rate, or with a body that breaks a
+// rule, reaches no device and gives one line of its own; the edge limits their rate. Calls that only read are otherwise
+// not audited. The package does not rotate its file.
 //
 // A Service and a Log are safe for concurrent use.
 package audit
@@ -28,13 +28,14 @@ import (
 	"signaldevice/dispatch"
 )
 
-// Event tells which of the two lines of a call a line is.
+// Event tells what a line is.
 type Event string
 
-// The two lines of a call.
+// The two lines of a call, and the only one of a call that the HTTP edge refused.
 const (
-	Intent  Event = "intent"
-	Outcome Event = "outcome"
+	Intent        Event = "intent"
+	Outcome       Event = "outcome"
+	RefusedAtEdge Event = "refused"
 )
 
 // Action is what was asked for.
@@ -67,7 +68,9 @@ type Entry struct {
 	Time        string           `json:"time"`  // RFC 3339, UTC, milliseconds
 	Audit       string           `json:"audit"` // the same in both lines of a call, and in no others
 	Event       Event            `json:"event"`
-	Action      Action           `json:"action"`
+	Action      Action           `json:"action,omitzero"` // left out of a refusal at the edge
+	Method      string           `json:"method,omitzero"` // of a refusal at the edge
+	Route       string           `json:"route,omitzero"`  // the same
 	Client      device.ClientID  `json:"client,omitzero"` // left out of an enrolment: its credential is the code
 	Role        string           `json:"role,omitzero"`
 	Address     string           `json:"address,omitzero"` // of the peer of the connection, with its port
@@ -77,8 +80,9 @@ type Entry struct {
 	Command     string           `json:"command,omitzero"`
 	Request     device.RequestID `json:"request,omitzero"`
 	Fingerprint string           `json:"fingerprint,omitzero"`
-	Result      Result           `json:"result,omitzero"` // of an outcome
-	Code        device.Kind      `json:"code,omitzero"`   // of an outcome that is not accepted
+	Result      Result           `json:"result,omitzero"`     // of an outcome
+	Code        device.Kind      `json:"code,omitzero"`       // of an outcome that is not accepted
+	Suppressed  int64            `json:"suppressed,omitzero"` // refusals at the edge before this one without a line
 }
 
 // Config is what a Service is made from. Service and Log are needed.
@@ -113,6 +117,9 @@ func (s *Service) audited(ctx context.Context, e Entry, call func(e *Entry) erro
 	e.Role, e.Address, e.HTTPRequest = origin.Role, origin.Address, origin.HTTPRequest
 	if err := s.write(e); err != nil {
 		return device.Wrap(device.AuditUnavailable, err, "the call could not be audited, so it was not made")
+	}
+	if origin.Audited != nil {
+		*origin.Audited = true
 	}
 	err := call(&e)
 	e.Event, e.Result, e.Code = Outcome, resultOf(err), device.KindOf(err)

@@ -7,6 +7,9 @@ type Origin struct {
 	Role        string // the name of the caller's role; "" where there is none
 	Address     string // of the peer of the connection, with its port
 	HTTPRequest string // the id of the HTTP call, under which the log has it
+
+	// Audited is set once a line about the call was written. nil: nobody asks.
+	Audited *bool
 }
 
 type originKey struct{}

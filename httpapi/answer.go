@@ -23,8 +23,12 @@ type answer struct {
 
 	id     string          // of the HTTP call; nothing to do with a command's request id
 	client device.ClientID // set once the caller is known
+	role   string          // the same
 	status int             // 0: nothing written yet
 	err    error           // what the problem was made of
+
+	refused bool // the edge turned the caller away
+	audited bool // the audit log has a line about the call
 
 	answered time.Time // when a stream began; zero: the answer ends with the call
 }
@@ -41,7 +45,7 @@ func newAnswer(rw http.ResponseWriter, degraded func() []dispatch.Outage) *answe
 
 // origin tells where the call came from. role is "" for a caller without one.
 func (w *answer) origin(r *http.Request, role string) audit.Origin {
-	return audit.Origin{Role: role, Address: r.RemoteAddr, HTTPRequest: w.id}
+	return audit.Origin{Role: role, Address: r.RemoteAddr, HTTPRequest: w.id, Audited: &w.audited}
 }
 
 // WriteHeader sends the header. Only then does it ask what is degraded, because a call may have waited for a minute.

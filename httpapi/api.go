@@ -21,8 +21,10 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
+	"signaldevice/audit"
 	"signaldevice/device"
 	"signaldevice/dispatch"
 )
@@ -39,9 +41,11 @@ type Config struct {
 	Authenticate func(ctx context.Context, token string) (Identity, error)
 	// Commands returns the catalogue's commands of this moment, for the OpenAPI document.
 	Commands func() []device.Command
-	Metrics  *Metrics         // nil: nothing is measured
-	Log      *slog.Logger     // default: slog.Default()
-	Clock    func() time.Time // of the rate limits; default: time.Now
+	// Refused is told of calls that the edge refuses by itself, at a limited rate. nil: nobody is.
+	Refused func(context.Context, audit.Refusal)
+	Metrics *Metrics         // nil: nothing is measured
+	Log     *slog.Logger     // default: slog.Default()
+	Clock   func() time.Time // of the rate limits; default: time.Now
 	// Stopping reports whether the process is about to stop: /readyz then says so, and each answer asks its caller to come
 	// back on another connection. Nil: it never tells.
 	Stopping func() bool
@@ -61,7 +65,11 @@ type API struct {
 	origin  *http.CrossOriginProtection
 	clients *rateLimiter // nil: no limit
 	enrol   *rateLimiter // nil: no limit
-	spec    *specification
+
+	refusalLines *rateLimiter
+	refusals     atomic.Int64 // since the last line about one
+
+	spec *specification
 }
 
 // New returns an API, or an error that names what the configuration lacks.
@@ -90,6 +98,8 @@ func New(cfg Config) (*API, error) {
 		log:    cfg.Log,
 		origin: http.NewCrossOriginProtection(),
 		spec:   &specification{commands: cfg.Commands},
+
+		refusalLines: newRateLimiter(refusalRate, refusalBurst),
 	}
 	if cfg.Rate > 0 {
 		a.clients = newRateLimiter(cfg.Rate, cfg.Burst)
@@ -186,7 +196,7 @@ func (a *API) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if err := a.checkOrigin(r); err != nil {
-		a.fail(w, r, err)
+		a.fail(w, r, w.refuse(err))
 		return
 	}
 	a.mux.ServeHTTP(w, r)
@@ -223,6 +233,7 @@ func (a *API) finish(w *answer, r *http.Request, start time.Time, panicked any) 
 		took = w.answered.Sub(start)
 	}
 	a.cfg.Metrics.answered(route, r.Method, w.status, took)
+	a.auditRefusal(w, r, route)
 
 	level := slog.LevelDebug
 	switch {

@@ -14,11 +14,11 @@ func (a *API) authenticated(h func(w *answer, r *http.Request, who Identity) err
 	return func(w *answer, r *http.Request) error {
 		who, err := a.identify(r)
 		if err != nil {
-			return err
+			return w.refuse(err)
 		}
-		w.client = who.Client
+		w.client, w.role = who.Client, who.Role
 		if err := a.clients.take(string(who.Client), a.cfg.Clock()); err != nil {
-			return err
+			return w.refuse(err)
 		}
 		return h(w, r.WithContext(audit.WithOrigin(r.Context(), w.origin(r, who.Role))), who)
 	}

@@ -28,6 +28,7 @@ type Metrics struct {
 	durations *prometheus.HistogramVec
 	streams   prometheus.Gauge
 	dropped   *prometheus.CounterVec
+	unaudited prometheus.Counter
 }
 
 var _ dispatch.Observer = (*Metrics)(nil)
@@ -64,11 +65,15 @@ func NewMetrics(cfg MetricsConfig) (*Metrics, error) {
 			Name: "signal_device_event_streams_dropped_total",
 			Help: "Streams ended because their reader fell behind, or took nothing for as long as a write may take.",
 		}, []string{"reason"}),
+		unaudited: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "signal_device_audit_refusals_suppressed_total",
+			Help: "Calls refused at the edge that got no line in the audit log, because too many were.",
+		}),
 	}
 	for _, dependency := range []string{"broker", "cache"} {
 		m.unknown.WithLabelValues(dependency) // zero, and not absent, until there is one
 	}
-	collectors := []prometheus.Collector{m.requests, m.drained, m.up, m.unknown, m.durations, m.streams, m.dropped}
+	collectors := []prometheus.Collector{m.requests, m.drained, m.up, m.unknown, m.durations, m.streams, m.dropped, m.unaudited}
 	if cfg.CacheRecords != nil {
 		collectors = append(collectors, cacheRecords{cfg.CacheRecords})
 	}
@@ -119,6 +124,12 @@ func (m *Metrics) streamBegan() {
 func (m *Metrics) streamEnded() {
 	if m != nil {
 		m.streams.Dec()
+	}
+}
+
+func (m *Metrics) refusalSuppressed() {
+	if m != nil {
+		m.unaudited.Inc()
 	}
 }
 

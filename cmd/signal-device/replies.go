@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -87,11 +88,12 @@ type polledReplies struct {
 // verdict is what the answer means to whoever waited for it.
 func (p polledReplies) verdict(wait time.Duration) error {
 	if !p.Answered {
-		text := fmt.Sprintf("no final reply within %s", wait)
+		var text strings.Builder
+		fmt.Fprintf(&text, "no final reply within %s", wait)
 		for _, r := range p.Requests {
-			text += fmt.Sprintf("\n  %s is %s", r.ID, r.State)
+			fmt.Fprintf(&text, "\n  %s is %s", r.ID, r.State)
 		}
-		return noAnswerError{errors.New(text)}
+		return noAnswerError{errors.New(text.String())}
 	}
 	return verdictOf(p.Replies)
 }
