@@ -237,7 +237,7 @@ func (l *link) inspect(ctx context.Context, client rueidis.Client) error {
 		return rueidis.ErrClosing
 	}
 	if weak != l.weak && weak != "" {
-		l.log.Warn(weak + ": replies stay in their output queue until they are read")
+		l.log.Warn("replies stay in their output queue until they are read", "because", weak)
 	}
 	l.weak = weak
 	l.current.Store(s)

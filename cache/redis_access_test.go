@@ -1,6 +1,7 @@
 package cache_test
 
 import (
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -18,6 +19,10 @@ const needed = "+eval +evalsha +info +ping +time +set +get +getrange +del +hget 
 
 // A user who may do only what is documented can use the whole cache.
 func TestRedis_KeepsTheContractForAUserOfItsOwn(t *testing.T) {
+	text, err := os.ReadFile("../docs/operations.md")
+	if err != nil || !strings.Contains(string(text), "\nACL SETUSER cache on >PASSWORD ~* resetchannels -@all "+needed+"\n") {
+		t.Errorf("the documented user is another one: %v", err)
+	}
 	server := testserver.Redis(t)
 	ask(t, dial(t, server.URL), strings.Fields("ACL SETUSER cache on >secret ~* resetchannels -@all "+needed)...)
 	everyone := openRedis(server.URL)
@@ -71,7 +76,7 @@ func TestOpenRedis_RefusedByRedis(t *testing.T) {
 		"a user who is disabled": {needed + " off", "redis://cache:secret@"},
 		"keys out of reach":      {needed + " resetkeys ~other*", "redis://cache:secret@"},
 	}
-	for _, command := range strings.Fields(needed) {
+	for command := range strings.FieldsSeq(needed) {
 		if command != "+ping" && command != "+hset" && command != "+wait" { // what no check uses
 			tests["without "+command] = struct{ user, url string }{needed + " -" + command[1:], "redis://cache:secret@"}
 		}

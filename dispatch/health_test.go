@@ -158,8 +158,8 @@ func TestDegraded_NamesTheFailureThatAnAnswerMet(t *testing.T) {
 			t.Fatal(err)
 		}
 		synctest.Wait() // the probe after it succeeds
-		if got := s.Degraded(); len(got) != 1 || got[0].Dependency != "cache" {
-			t.Errorf("degraded = %v, want the cache", got)
+		if got := s.Degraded(); len(got) != 1 || got[0].Dependency != "cache" || got[0].Reason == "" {
+			t.Errorf("degraded = %v, want the cache, and why", got)
 		}
 		time.Sleep(time.Second)
 		if got := s.Degraded(); len(got) != 0 {

@@ -42,6 +42,9 @@ func TestCacheFull(t *testing.T) {
 	fillUp(t, redis)
 	send(late)
 	aliceMoves().degraded("cache")
+	if ready := alice.call("GET", "/readyz", nil); !strings.Contains(string(ready.body), "the cache is full") {
+		t.Errorf("/readyz does not tell why: %s", ready.body)
+	}
 	if n := cached(); n != early {
 		t.Fatalf("%d replies are in a full cache, want the %d that were there", n, early)
 	}

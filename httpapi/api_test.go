@@ -232,6 +232,9 @@ func TestAPI_Health(t *testing.T) {
 	h.answers(call("GET", "/healthz", ""), 200, `{"status":"ok"}`)
 	h.answers(call("GET", "/readyz", ""), 200,
 		`{"status":"degraded","degraded":[{"dependency":"broker","since":"2026-11-24T12:00:00.123Z"}]}`)
+	h.service.outages = []dispatch.Outage{{Dependency: "cache", Since: noon, Reason: "the cache is full"}}
+	h.answers(call("GET", "/readyz", ""), 200,
+		`{"status":"degraded","degraded":[{"dependency":"cache","since":"2026-11-24T12:00:00.123Z","reason":"the cache is full"}]}`)
 }
 
 // An instance that is about to stop says so, and takes calls all the same.
