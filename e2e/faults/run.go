@@ -100,6 +100,9 @@ func (r *run) run(ctx context.Context) (*Report, error) {
 	if err := r.drain(ctx); err != nil {
 		return nil, err
 	}
+	if err := r.reread(ctx); err != nil {
+		return nil, err
+	}
 	if err := r.askStates(ctx); err != nil {
 		return nil, err
 	}
