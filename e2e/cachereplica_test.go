@@ -1,0 +1,30 @@
+package e2e
+
+import (
+	"testing"
+
+	"signaldevice/testserver"
+)
+
+// I2: a reply that the cache's replica does not have is still in its queue when the cache is lost.
+func TestCacheReplica(t *testing.T) {
+	b := startBroker(t)
+	redis := testserver.Redis(t)
+	replica := testserver.RedisReplica(t, redis, redis.Addr)
+	tok := newTokens(t, b.data)
+	p := start(t, b.serve("--tokens", tok.file, "--redis", redis.URL, "--cache-replicas", "1")...)
+	admin, alice, bob := tok.admin.at(p), tok.alice.at(p), tok.bob.at(p)
+	cam := admin.newDevice("cam").connect()
+	cached := func() int { return int((&system{process: p}).metric("signal_device_cache_records")) }
+
+	replica.Stop()
+	sent := bob.ping(cam.ID).RequestID
+	cam.answer(sent, `"kept"`)
+	alice.call("GET", pollPath(cam.ID, ""), nil).degraded("") // it moves the queue
+	if n := cached(); n != 1 {
+		t.Fatalf("%d replies are in the cache, want 1", n)
+	}
+	redis.Kill()
+	expectDegraded(t, alice, "cache", noticeWithin)
+	expectOneReply(t, bob.poll(cam.ID, "", sent), sent, `"kept"`)
+}
