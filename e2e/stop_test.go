@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -56,6 +57,59 @@ func TestSIGTERM_AnswersThoseWhoWait(t *testing.T) {
 		if len(got.Replies) != 0 || got.state(sent.RequestID) != "delivered" {
 			t.Errorf("a call that waited was answered %+v, want the state and no reply", got)
 		}
+	}
+}
+
+// The broker ends under exchanges, and then the API that misses it; both come back, and what was under way is told as it
+// is.
+func TestSIGTERM_OfBothUnderLoad(t *testing.T) {
+	b := startBroker(t)
+	tok := newTokens(t, b.data)
+	serve := b.serve("--tokens", tok.file)
+	p := start(t, serve...)
+	var code struct{ Code string }
+	tok.admin.at(p).call("POST", "/v1/enrolment-codes", `{"name":"busy"}`).into(http.StatusCreated, &code)
+	runCamera(t, "--server", "http://"+p.HTTP, "--code", code.Code)
+	busy := onlyDevice(t, tok.admin.at(p), "name=busy")
+	tok.admin.at(p).waitOnline(busy)
+
+	var load sync.WaitGroup
+	var exchanges atomic.Int64
+	alice := tok.alice.at(p)
+	for range 8 {
+		load.Go(func() {
+			for {
+				ans, err := alice.try("POST", "/v1/devices/"+busy+"/commands", `{"command":"ping"}`, "Prefer: wait=5")
+				switch {
+				case err != nil:
+					return // the API has ended
+				case ans.status == http.StatusOK:
+					exchanges.Add(1)
+				case ans.status != http.StatusAccepted && ans.status != http.StatusServiceUnavailable && ans.status != http.StatusConflict:
+					t.Errorf("answered %d %s", ans.status, ans.body)
+				}
+			}
+		})
+	}
+	underWay := func() {
+		t.Helper()
+		before := exchanges.Load()
+		waitFor(t, startTimeout, "exchanges to be under way", func() bool { return exchanges.Load() > before+20 })
+	}
+	underWay()
+	if code := b.terminate(); code != 0 {
+		t.Errorf("the broker ended with exit code %d, want 0", code)
+	}
+	b.restart()
+	underWay()
+	if code := p.terminate(); code != 0 {
+		t.Errorf("the API ended with exit code %d, want 0", code)
+	}
+	load.Wait()
+	p = start(t, serve...)
+	tok.admin.at(p).waitOnline(busy)
+	if !tok.alice.at(p).exchange(busy) {
+		t.Error("no exchange after the restart")
 	}
 }
 
