@@ -51,8 +51,9 @@ type commandLine struct {
 	Camera  cameraCommand  `cmd:"" group:"use" help:"Be a camera: simulated, with real MQTT."`
 	Bench   benchCommand   `cmd:"" group:"use" help:"Measure whole exchanges on this machine."`
 
-	OpenAPI openAPICommand `cmd:"" name:"openapi" group:"about" help:"Print the description of the HTTP API."`
-	Version versionCommand `cmd:"" group:"about" help:"Print which build this is."`
+	OpenAPI    openAPICommand    `cmd:"" name:"openapi" group:"about" help:"Print the description of the HTTP API."`
+	Completion completionCommand `cmd:"" group:"about" help:"Print a script that completes command lines in your shell."`
+	Version    versionCommand    `cmd:"" group:"about" help:"Print which build this is."`
 }
 
 const description = `Send commands to cameras and read their replies.
@@ -84,6 +85,12 @@ func run(args []string, stdout, stderr io.Writer) int {
 	)
 	if err != nil {
 		return fail(stderr, err)
+	}
+	if len(args) > 0 && args[0] == completeWord {
+		if err := answerShell(stdout, parser.Model.Node, args[1:]); err != nil {
+			return fail(stderr, err)
+		}
+		return exitOK
 	}
 	parsed, err := parser.Parse(args)
 	if err != nil {

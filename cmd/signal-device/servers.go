@@ -79,16 +79,12 @@ func (f serverFlags) configPath() (string, error) {
 
 // readServer finds a server by its name.
 func readServer(path, name string, log *slog.Logger) (namedServer, error) {
-	data, err := readPrivate(path, maxServersBytes, log)
+	file, err := readServers(path, log)
 	if errors.Is(err, fs.ErrNotExist) {
 		return namedServer{}, usagef("--server must be a URL such as http://127.0.0.1:8080, or a name: there is no file of names, %s", path)
 	}
 	if err != nil {
 		return namedServer{}, err
-	}
-	var file serversFile
-	if err := configfile.Decode(data, maxServersBytes, &file); err != nil {
-		return namedServer{}, fmt.Errorf("read %s: %w", path, err)
 	}
 	server, ok := file.Servers[name]
 	if !ok {
@@ -100,6 +96,17 @@ func readServer(path, name string, log *slog.Logger) (namedServer, error) {
 		return namedServer{}, fmt.Errorf("read %s: %s: %w", path, name, err)
 	}
 	return server, nil
+}
+
+func readServers(path string, log *slog.Logger) (file serversFile, err error) {
+	data, err := readPrivate(path, maxServersBytes, log)
+	if err != nil {
+		return serversFile{}, err
+	}
+	if err := configfile.Decode(data, maxServersBytes, &file); err != nil {
+		return serversFile{}, fmt.Errorf("read %s: %w", path, err)
+	}
+	return file, nil
 }
 
 func (s namedServer) check() error {
