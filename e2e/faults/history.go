@@ -1,6 +1,7 @@
 package faults
 
 import (
+	"net/http"
 	"sync"
 	"time"
 )
@@ -52,13 +53,8 @@ func (h *history) saw(who client, device string, ids []string, r result, got *re
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	at := span{r.began, r.began.Add(r.took)}
-	if r.status/100 != 2 || r.op != opPoll && len(got.Replies) == 0 && len(ids) == 0 {
-		for _, id := range ids {
-			h.add(id, glimpse{client: who.name, span: at, kind: blind})
-		}
-		if len(ids) == 0 {
-			h.blind[place{who.name, device}] = append(h.blind[place{who.name, device}], at)
-		}
+	if r.status != http.StatusOK { // 202: a send whose wait may have lost what it read
+		h.sawNothing(place{who.name, device}, ids, at)
 		return
 	}
 	seen := map[string]*glimpse{}
@@ -76,6 +72,16 @@ func (h *history) saw(who client, device string, ids []string, r result, got *re
 	}
 	for id, g := range seen {
 		h.add(id, *g)
+	}
+}
+
+// sawNothing notes a call of which nobody knows what it did.
+func (h *history) sawNothing(where place, ids []string, at span) {
+	for _, id := range ids {
+		h.add(id, glimpse{client: where.client, span: at, kind: blind})
+	}
+	if len(ids) == 0 {
+		h.blind[where] = append(h.blind[where], at)
 	}
 }
 
