@@ -167,7 +167,18 @@ func (e *apiError) Error() string {
 	if e.retryAfter != "" {
 		fmt.Fprintf(&b, "\n  try again in %s s", e.retryAfter)
 	}
+	if way := wayOut[e.Code]; way != "" {
+		fmt.Fprintf(&b, "\n  %s", way)
+	}
 	return b.String()
+}
+
+// wayOut is where to look after a refusal.
+var wayOut = map[string]string{
+	"device_not_found":  "which there are: signal-device devices",
+	"unknown_command":   "which there are: signal-device commands",
+	"invalid_arguments": "what it takes: signal-device commands show NAME",
+	"request_not_found": "which there are: signal-device requests",
 }
 
 // exitCode tells an offline device from any other refusal, and both from a failure of the service.

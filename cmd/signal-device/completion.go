@@ -80,7 +80,7 @@ func knownValues(of string, set map[string]string) []string {
 		return serverNames(set["--config"])
 	case "--role":
 		return []string{"admin", "operator", "viewer"}
-	case "--command", "send command":
+	case "--command", "send command", "show name":
 		return commandNames()
 	case "send device":
 		if _, many := set["--label"]; many { // labels choose the devices, and the command stands first

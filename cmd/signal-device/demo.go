@@ -65,9 +65,16 @@ Send a command, then ask for the reply, as a panel does:
   curl -sS %[3]s %[5]s -d '{"command":"ping"}' %[4]s/commands
   curl -sS %[3]s '%[4]s/replies?wait=10'
 
+The same from a terminal, by this program:
+  export SIGNAL_DEVICE_SERVER=%[1]s SIGNAL_DEVICE_TOKEN=%[7]s
+  signal-device devices
+  signal-device send %[8]s snapshot --wait 10s --save snapshot.jpg
+  signal-device requests
+
 Make a one-time code with which a camera of your own registers itself at %[1]s/v1/enrol:
   curl -sS %[6]s %[5]s -d '{"name":"my-camera"}' %[1]s/v1/enrolment-codes
 
 Ctrl-C stops it.
-`, base, bearer("viewer"), bearer("operator"), device, json, bearer("admin"))
+`, base, bearer("viewer"), bearer("operator"), device, json, bearer("admin"),
+		at.Tokens["operator"], demo.CameraID)
 }

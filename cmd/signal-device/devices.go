@@ -14,7 +14,7 @@ import (
 )
 
 type devicesCommand struct {
-	List devicesListCommand `cmd:"" default:"withargs" help:"List the devices that you may see, with their presence."`
+	List devicesListCommand `cmd:"" default:"withargs" help:"List the devices that you may see, with their presence (what devices alone does)."`
 	Show devicesShowCommand `cmd:"" help:"Show one device."`
 }
 

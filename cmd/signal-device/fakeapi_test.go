@@ -77,6 +77,7 @@ func (f *fakeAPI) handler() http.Handler {
 	})
 	mux.HandleFunc("POST /v1/devices/{id}/commands", f.send)
 	mux.HandleFunc("GET /v1/events", f.stream)
+	mux.HandleFunc("GET /v1/commands", f.commands)
 	mux.HandleFunc("GET /v1/devices/{id}/replies", f.replies)
 	mux.HandleFunc("GET /v1/requests", f.listRequests)
 	mux.HandleFunc("GET /v1/requests/{id}", f.oneRequest)
@@ -203,6 +204,17 @@ func (f *fakeAPI) stream(w http.ResponseWriter, r *http.Request) {
 	tell("b-7", "reply", `{"request_id":"r2","device_id":"bb\u001b[2Jbb","seq":1,"final":false}`)
 	tell("b-8", "resync", "{}")
 	<-r.Context().Done()
+}
+
+func (f *fakeAPI) commands(w http.ResponseWriter, r *http.Request) {
+	allowed := r.URL.Query().Get("device") != "bbbb"
+	answer(w, http.StatusOK, map[string]any{"commands": []any{
+		map[string]any{"name": "ping", "title": "Ping", "description": "Says pong.", "group": "Basics", "permission": "commands.ping",
+			"deliver_within": 5, "reply_within": 10, "reply": map[string]string{"kind": "json"}, "args": nil, "allowed": allowed},
+		map[string]any{"name": "set_volume", "title": "Volume\x1b[2J", "description": "Sets it.", "group": "Sound", "permission": "commands.volume",
+			"danger": true, "hold": true, "deliver_within": 1.5, "reply_within": 3600, "reply": map[string]string{"kind": "text"},
+			"args": map[string]any{"type": "object"}, "allowed": false},
+	}})
 }
 
 // replies answers to the requests ping and break of taxi-1; whoever waits has to wait for two seconds.

@@ -43,6 +43,7 @@ type commandLine struct {
 	Migrate   migrateCommand   `cmd:"" group:"set up" help:"Move the devices of Yandex IoT Core into the broker."`
 
 	Devices  devicesCommand  `cmd:"" group:"use" help:"List cameras, or show one."`
+	Commands commandsCommand `cmd:"" group:"use" help:"List the commands that cameras take, or show one."`
 	Requests requestsCommand `cmd:"" group:"use" help:"List what was sent, show what became of it, or cancel it."`
 
 	Send    sendCommand    `cmd:"" group:"use" help:"Send a command to a camera, or to many."`

@@ -107,6 +107,14 @@ func formatTime(t *time.Time) string {
 	return t.UTC().Format("2006-01-02 15:04:05Z")
 }
 
+// formatMoment is for moments that lie close together.
+func formatMoment(t *time.Time) string {
+	if t == nil {
+		return "never"
+	}
+	return t.UTC().Format("2006-01-02 15:04:05.000Z")
+}
+
 func yesNo(b bool) string {
 	if b {
 		return "yes"

@@ -13,7 +13,7 @@ import (
 )
 
 type requestsCommand struct {
-	List   requestsListCommand   `cmd:"" default:"withargs" help:"List requests, the newest first."`
+	List   requestsListCommand   `cmd:"" default:"withargs" help:"List requests, the newest first (what requests alone does)."`
 	Show   requestsShowCommand   `cmd:"" help:"Show one request with its time line. Takes no reply."`
 	Cancel requestsCancelCommand `cmd:"" help:"Cancel a request that waits for its device."`
 }
@@ -205,10 +205,10 @@ func (r requestInfo) print(w io.Writer) error {
 		{"Reply by", formatTime(r.ReplyBy)},
 		{"Replies", strconv.Itoa(r.Replies)},
 		{"Late", yesNo(r.Late)},
-		{"Time line", formatTime(r.CreatedAt) + "  created"},
+		{"Time line", formatMoment(r.CreatedAt) + "  created"},
 	}
 	for _, step := range r.Timeline {
-		rows = append(rows, []string{"", formatTime(step.At) + "  " + withCause(step.State, step.Cause)})
+		rows = append(rows, []string{"", formatMoment(step.At) + "  " + withCause(step.State, step.Cause)})
 	}
 	return writeRows(w, rows)
 }
