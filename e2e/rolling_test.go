@@ -6,7 +6,9 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
+	"time"
 
 	"signaldevice/testserver"
 )
@@ -113,6 +115,48 @@ func isUp(stats, server string) bool {
 		}
 	}
 	return false
+}
+
+// TestDrainDelay: both listeners say that the instance stops, while it takes calls as ever, and long polls go on.
+func TestDrainDelay(t *testing.T) {
+	const delay = 2 * time.Second
+	s := startSystem(t, "--drain-delay", delay.String())
+	cam := s.admin.newDevice("cam").connect()
+	sent := s.alice.ping(cam.ID)
+	waiting := make(chan answer, 1)
+	go func() {
+		ans, err := s.alice.try("GET", pollPath(cam.ID, "60", sent.RequestID), nil)
+		if err != nil {
+			t.Errorf("a long poll was cut off: %v", err)
+		}
+		waiting <- ans
+	}()
+	waitFor(t, startTimeout, "the long poll to be under way", func() bool {
+		return s.metric("signal_device_http_requests_in_flight") == 1
+	})
+	began := time.Now()
+	if err := s.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	atAdmin := api{t: t, base: "http://" + s.Admin}
+	waitFor(t, delay, "/readyz to say it", func() bool { return atAdmin.call("GET", "/readyz", nil).status != http.StatusOK })
+	for _, listener := range []api{s.alice, atAdmin} {
+		listener.call("GET", "/readyz", nil).refused(http.StatusServiceUnavailable, "stopping")
+		listener.call("GET", "/healthz", nil).into(http.StatusOK, nil)
+	}
+	s.alice.ping(cam.ID)
+	cam.answer(sent.RequestID, `"in time"`)
+	var got replies
+	(<-waiting).into(http.StatusOK, &got)
+	expectOneReply(t, got, sent.RequestID, `"in time"`)
+	select {
+	case <-s.done:
+	case <-time.After(delay + stopTimeout):
+		t.Fatal("it does not stop")
+	}
+	if code, took := s.cmd.ProcessState.ExitCode(), time.Since(began); code != 0 || took < delay {
+		t.Errorf("ended with %d after %s, want 0 and not before %s", code, took, delay)
+	}
 }
 
 // TestStartOrder: each program takes up what comes after it, without a restart.
