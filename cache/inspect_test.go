@@ -5,6 +5,29 @@ import (
 	"testing"
 )
 
+func TestNodeInfo_Replicas(t *testing.T) {
+	const good = "role:master\r\nconnected_slaves:1\r\nslave_expires_tracked_keys:0\r\n" +
+		"slave0:ip=127.0.0.1,port=6380,state=online,offset=42,lag=1\r\n"
+	tests := map[string]struct {
+		info string
+		want int
+	}{
+		"none":               {"role:master\r\nconnected_slaves:0\r\n", 0},
+		"one":                {good, 1},
+		"two":                {good + "slave1:ip=127.0.0.1,port=6381,state=online,offset=42,lag=0\r\n", 2},
+		"one of Valkey's":    {"slave0:ip=127.0.0.1,port=6380,state=online,offset=42,lag=0,type=replica\r\n", 1},
+		"one that is silent": {"slave0:ip=127.0.0.1,port=6380,state=online,offset=42,lag=3\r\n", 0},
+		"one that loads":     {"slave0:ip=127.0.0.1,port=6380,state=send_bulk,offset=0,lag=0\r\n", 0},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			if got := (nodeInfo{fields: parseInfo(test.info)}).replicas(); got != test.want {
+				t.Errorf("%d replicas, want %d", got, test.want)
+			}
+		})
+	}
+}
+
 func TestNodeInfo_Fault(t *testing.T) {
 	const good = "# Server\r\nredis_version:7.0.15\r\n# Memory\r\nmaxmemory_policy:noeviction\r\n"
 	tests := map[string]struct {

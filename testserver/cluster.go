@@ -12,11 +12,11 @@ import (
 )
 
 const (
-	clusterNodes   = 3
-	clusterSlots   = 16384
-	clusterTimeout = 20 * time.Second // until all nodes know of all slots
-	answerTimeout  = 10 * time.Second // of one command
-	askEvery       = 50 * time.Millisecond
+	clusterNodes  = 3
+	clusterSlots  = 16384
+	readyTimeout  = 20 * time.Second // until all nodes know of all slots, or a replica keeps up
+	answerTimeout = 10 * time.Second // of one command
+	askEvery      = 50 * time.Millisecond
 )
 
 // Cluster is a running Redis Cluster of three masters without replicas.
@@ -64,19 +64,25 @@ func (s *RedisServer) do(command string) {
 // to another node, and not by CLUSTERDOWN.
 func (s *RedisServer) awaitCluster() {
 	s.t.Helper()
-	deadline := time.NewTimer(clusterTimeout)
+	s.awaitAnswer("GET k", s.Addr, func(answer string) bool { return !strings.HasPrefix(answer, "-CLUSTERDOWN") })
+}
+
+// awaitAnswer repeats a command until it has a good answer.
+func (s *RedisServer) awaitAnswer(command, addr string, good func(answer string) bool) {
+	s.t.Helper()
+	deadline := time.NewTimer(readyTimeout)
 	defer deadline.Stop()
 	tick := time.NewTicker(askEvery)
 	defer tick.Stop()
 	for {
-		answer, err := child.RedisDo(s.Addr, answerTimeout, "GET k")
-		if err == nil && !strings.HasPrefix(answer, "-CLUSTERDOWN") {
+		answer, err := child.RedisDo(addr, answerTimeout, command)
+		if err == nil && good(answer) {
 			return
 		}
 		select {
 		case <-tick.C:
 		case <-deadline.C:
-			s.t.Fatalf("%s: the cluster is not up after %s: %q, %v", s.Addr, clusterTimeout, answer, err)
+			s.t.Fatalf("%s: %s has no good answer after %s: %q, %v", addr, command, readyTimeout, answer, err)
 		}
 	}
 }

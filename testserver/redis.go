@@ -1,7 +1,6 @@
 package testserver
 
 import (
-	"fmt"
 	"net"
 	"testing"
 
@@ -33,9 +32,7 @@ func RedisReplica(t testing.TB, master *RedisServer, addr string, args ...string
 	}
 	master.do("CONFIG SET repl-diskless-sync-delay 0")
 	replica := Redis(t, append([]string{"--replicaof", host, port}, args...)...)
-	wait := fmt.Sprintf("WAIT 1 %d", answerTimeout.Milliseconds())
-	if answer, err := child.RedisDo(master.Addr, 2*answerTimeout, wait); err != nil || answer == ":0" {
-		t.Fatalf("the replica does not keep up within %s: %q, %v", answerTimeout, answer, err)
-	}
+	t.Cleanup(replica.Kill) // as long as it writes its first append-only file it refuses SIGTERM
+	replica.awaitAnswer("WAIT 1 100", master.Addr, func(answer string) bool { return answer == ":1" })
 	return replica
 }
