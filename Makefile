@@ -6,10 +6,10 @@ SHELL := /bin/bash
 TEST_LIMIT := 15m
 UNIT_PACKAGES = $$(go list ./... | grep -v '/e2e')
 
-.PHONY: help setup build run test race lint generate e2e chaos bench profile gobench
+.PHONY: help setup build run test race lint generate e2e chaos reliability soak bench profile gobench
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z0-9]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: ## Install what the tests need and this machine lacks (Redis, mosquitto, haproxy, MQTT.js)
 	@scripts/setup
@@ -37,9 +37,17 @@ generate: bin/buf bin/protoc-gen-go bin/protoc-gen-go-grpc ## Make the Go code o
 e2e: setup ## Run the whole system against clients that are not ours
 	go test -race -count 1 -timeout $(TEST_LIMIT) ./e2e
 
-chaos: setup ## Break whole systems under load for 15 minutes, by a random schedule whose seed is printed
+chaos: setup ## Break whole systems under load for 15 minutes, by a random schedule whose seed is printed; writes docs/chaos.md
 	@mkdir -p bin
-	go run ./e2e/faults/cmd/chaos -for 15m -rate 200 -html bin/chaos.html
+	go run ./e2e/faults/cmd/chaos -for 15m -rate 200 -crowd 500 -chaos docs/chaos.md -html bin/chaos.html
+
+reliability: setup ## Make each fault alone, and the comparison; writes docs/reliability.md (about 25 minutes)
+	@mkdir -p bin
+	go run ./e2e/faults/cmd/chaos -fault all -compare -each 10s -rate 40 -seed 1 -doc docs/reliability.md -html bin/reliability.html
+
+soak: setup ## Load without faults for 10 minutes: what the processes hold stays flat
+	@mkdir -p bin
+	go run ./e2e/faults/cmd/chaos -for 10m -soak -rate 100 -html bin/soak.html
 
 bench: setup build ## Measure whole exchanges beside what others would build; writes docs/performance.md
 	bin/signal-device bench --cameras 100 --rate 100 --rounds 3 --duration 10s --warmup 3s --redis start \

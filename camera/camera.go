@@ -60,6 +60,10 @@ type Config struct {
 	Logger *slog.Logger     // nil: silence
 	Clock  func() time.Time // the camera's own clock, which may be wrong; nil: time.Now
 
+	// For whoever keeps a journal of the camera; nil: nobody. Neither may block, nor keep the bytes.
+	OnCommand func(body []byte) // each message of the commands topic, before its PUBACK
+	OnPuback  func(body []byte) // each reply that the broker has acknowledged
+
 	// What the cameras of a fleet share; nil for a camera alone.
 	connecting gate // how many enrol or connect at the same time
 	drawing    gate // how many draw at the same time
@@ -81,6 +85,12 @@ func (cfg *Config) setDefaults() {
 	}
 	if cfg.Clock == nil {
 		cfg.Clock = time.Now
+	}
+	if cfg.OnCommand == nil {
+		cfg.OnCommand = func([]byte) {}
+	}
+	if cfg.OnPuback == nil {
+		cfg.OnPuback = func([]byte) {}
 	}
 }
 

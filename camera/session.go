@@ -89,6 +89,7 @@ func (s *session) receive(ctx context.Context) error {
 
 // command takes one message of the commands topic, acknowledges it and starts its task.
 func (s *session) command(p *packets.PublishPacket) error {
+	s.cam.cfg.OnCommand(p.Payload)
 	t, taken := s.cam.accept(p.Payload)
 	if !taken {
 		return nil // no PUBACK: the broker still has it
@@ -180,6 +181,7 @@ func (s *session) publishReply(ctx context.Context, r *reply) error {
 		}
 	}
 	s.cam.count.acked.Add(1)
+	s.cam.cfg.OnPuback(body)
 	return nil
 }
 

@@ -39,6 +39,7 @@ const (
 	clientID     = "bridge"
 	keep         = time.Hour // how long Redis knows a request, and holds a reply
 	redisWithin  = time.Second
+	retryAfter   = 100 * time.Millisecond
 	mqttWithin   = 5 * time.Second
 	stopWithin   = 5 * time.Second
 	disconnectMS = 250
@@ -107,19 +108,30 @@ func (s *Server) connect(ctx context.Context) error {
 }
 
 // connectMQTT opens the persistent session. A reply is handled as soon as it is there; replies of before the subscription
-// come without a route, and to the same handler.
+// come without a route, and to the same handler. Each connection subscribes: a Mosquitto that was killed may have forgotten.
 func (s *Server) connectMQTT() error {
+	subscribed := make(chan error, 1)
 	options := mqtt.NewClientOptions().
 		AddBroker(s.cfg.Mosquitto).SetTLSConfig(s.cfg.TLS).
 		SetClientID(clientID).SetCleanSession(false).SetResumeSubs(true).
 		SetAutoAckDisabled(true).SetOrderMatters(false).
-		SetConnectTimeout(mqttWithin).SetWriteTimeout(mqttWithin).
-		SetDefaultPublishHandler(s.receive)
+		SetConnectTimeout(mqttWithin).SetWriteTimeout(mqttWithin).SetMaxReconnectInterval(time.Second).
+		SetDefaultPublishHandler(s.receive).
+		SetOnConnectHandler(func(c mqtt.Client) {
+			err := wait(c.Subscribe("devices/+/events", 1, s.receive))
+			if err != nil {
+				s.log.Error("not subscribed", "error", err)
+			}
+			select {
+			case subscribed <- err:
+			default: // only Start waits for it
+			}
+		})
 	s.mqtt = mqtt.NewClient(options)
 	if err := wait(s.mqtt.Connect()); err != nil {
 		return err
 	}
-	return wait(s.mqtt.Subscribe("devices/+/events", 1, s.receive))
+	return <-subscribed
 }
 
 // wait waits for an acknowledgement.
@@ -158,9 +170,9 @@ func replyKey(client, requestID string) string {
 	return "reply:" + client + ":" + requestID
 }
 
-// receive takes a camera's reply. It is acknowledged once Redis has it, or where nobody asked for it; else Mosquitto
-// sends it again to the next connection.
-func (s *Server) receive(_ mqtt.Client, m mqtt.Message) {
+// receive takes a camera's reply. It is acknowledged once Redis has it, or where nobody asked for it; while Redis is away
+// it is tried again, for as long as the connection lives. Mosquitto sends it again to the next one.
+func (s *Server) receive(connection mqtt.Client, m mqtt.Message) {
 	var reply struct {
 		RequestID string `json:"request_id"`
 	}
@@ -168,23 +180,33 @@ func (s *Server) receive(_ mqtt.Client, m mqtt.Message) {
 		m.Ack()
 		return
 	}
+	for {
+		err := s.store(reply.RequestID, m.Payload())
+		if err == nil {
+			m.Ack()
+			s.waiters.wake(reply.RequestID)
+			return
+		}
+		s.log.Error("reply not stored", "error", err)
+		time.Sleep(retryAfter)
+		if !connection.IsConnectionOpen() {
+			return
+		}
+	}
+}
+
+// store keeps a reply for its client; one that nobody asked for is dropped.
+func (s *Server) store(requestID string, body []byte) error {
 	ctx, cancel := context.WithTimeout(context.Background(), redisWithin)
 	defer cancel()
-	client, err := s.redis.Do(ctx, s.redis.B().Get().Key(ownerKey(reply.RequestID)).Build()).ToString()
+	client, err := s.redis.Do(ctx, s.redis.B().Get().Key(ownerKey(requestID)).Build()).ToString()
 	if rueidis.IsRedisNil(err) {
-		m.Ack()
-		return
-	}
-	if err == nil {
-		key := replyKey(client, reply.RequestID)
-		err = s.redis.Do(ctx, s.redis.B().Set().Key(key).Value(rueidis.BinaryString(m.Payload())).Ex(keep).Build()).Error()
+		return nil
 	}
 	if err != nil {
-		s.log.Error("reply not stored", "error", err)
-		return
+		return err
 	}
-	m.Ack()
-	s.waiters.wake(reply.RequestID)
+	return s.redis.Do(ctx, s.redis.B().Set().Key(replyKey(client, requestID)).Value(rueidis.BinaryString(body)).Ex(keep).Build()).Error()
 }
 
 // topic returns where a device's commands go. The id is a part of it, and must not be more.

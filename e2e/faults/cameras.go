@@ -2,6 +2,7 @@ package faults
 
 import (
 	"context"
+	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -15,6 +16,7 @@ import (
 	"maps"
 	"math/big"
 	mathrand "math/rand/v2"
+	"net"
 	"net/http"
 	"sync"
 	"time"
@@ -43,7 +45,8 @@ type registration struct {
 		Commands string `json:"commands"`
 		Events   string `json:"events"`
 	} `json:"topics"`
-	cert, key []byte // PEM
+	cert, key    []byte // PEM
+	keepsSession bool   // over connections; the broker here has no such sessions
 }
 
 // register registers a camera by a certificate of its own that is valid for some time.
@@ -61,6 +64,12 @@ func (s *system) register(ctx context.Context, name string, valid time.Duration)
 
 // selfSigned makes a certificate as a camera's factory may.
 func selfSigned(name string, valid time.Duration) (cert, key []byte, err error) {
+	return certify(name, valid, false, nil, nil)
+}
+
+// certify makes a key and a certificate of a CA, of a client or of a server on this machine; without an issuer the key
+// signs its own.
+func certify(name string, valid time.Duration, ca bool, issuer *x509.Certificate, issuerKey crypto.Signer) (cert, key []byte, err error) {
 	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, nil, err
@@ -70,8 +79,13 @@ func selfSigned(name string, valid time.Duration) (cert, key []byte, err error) 
 		Subject:      pkix.Name{CommonName: name},
 		NotBefore:    time.Now().Add(-time.Hour),
 		NotAfter:     time.Now().Add(valid),
+		IPAddresses:  []net.IP{net.IPv4(127, 0, 0, 1)},
+		IsCA:         ca, BasicConstraintsValid: ca,
 	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, private.Public(), private)
+	if issuer == nil {
+		issuer, issuerKey = template, private
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, issuer, private.Public(), issuerKey)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -87,10 +101,11 @@ func selfSigned(name string, valid time.Duration) (cert, key []byte, err error) 
 // connections, and publishes the same bytes each time.
 type foreignCamera struct {
 	registration
-	broker  string // host:port
-	tls     *tls.Config
-	journal *journal
-	rng     *mathrand.Rand // of the reconnecting goroutine alone
+	broker      string // host:port
+	tls         *tls.Config
+	journal     *journal
+	brokerClock *clock
+	rng         *mathrand.Rand // of the reconnecting goroutine alone
 
 	mu       sync.Mutex
 	client   mqtt.Client              // nil while it is not connected
@@ -114,6 +129,7 @@ func (s *system) newForeignCamera(r registration, seed uint64) (*foreignCamera, 
 		broker:       s.toCameras.Listen,
 		tls:          &tls.Config{RootCAs: roots, Certificates: []tls.Certificate{pair}},
 		journal:      s.journal,
+		brokerClock:  s.brokerClock,
 		rng:          mathrand.New(mathrand.NewPCG(seed, 7)),
 		answered:     map[string]bool{},
 		pending:      map[slot]json.RawMessage{},
@@ -146,6 +162,7 @@ func (c *foreignCamera) connect() (cut chan struct{}, err error) {
 	client := mqtt.NewClient(mqtt.NewClientOptions().
 		AddBroker("ssl://" + c.broker).
 		SetClientID(c.ID).
+		SetCleanSession(!c.keepsSession).
 		SetTLSConfig(c.tls).
 		SetAutoReconnect(false).
 		SetOrderMatters(false).
@@ -214,10 +231,7 @@ func (c *foreignCamera) receive(payload []byte) {
 	if err := json.Unmarshal(payload, &cmd); err != nil {
 		return // it shows as a command without a reply
 	}
-	c.journal.note(func(j *journal) {
-		j.delivered = append(j.delivered, delivery{c.ID, cmd.RequestID, cmd.Args.Nonce, now, cmd.ExpiresAt})
-		j.nonces[cmd.RequestID] = cmd.Args.Nonce
-	})
+	c.journal.deliver(c.ID, cmd, c.brokerClock.at(now))
 	c.mu.Lock()
 	repeated := c.answered[cmd.RequestID]
 	c.answered[cmd.RequestID] = true
@@ -285,6 +299,7 @@ func (c *foreignCamera) unacknowledged() int {
 
 // newOwnCamera makes one of the simulated cameras. Its clock is wrong.
 func (s *system) newOwnCamera(r registration, seed uint64, wrongBy time.Duration) (*camera.Camera, error) {
+	var received sync.Map // request id → when it came for the first time: no reply to it is older
 	return camera.New(camera.Config{
 		Identity: &camera.Identity{
 			ID: r.ID, Broker: "ssl://" + s.toCameras.Listen, Certificate: r.cert, Key: r.key, CA: []byte(r.CA),
@@ -292,5 +307,23 @@ func (s *system) newOwnCamera(r registration, seed uint64, wrongBy time.Duration
 		},
 		Seed:  seed,
 		Clock: func() time.Time { return time.Now().Add(wrongBy) },
+		OnCommand: func(body []byte) {
+			var cmd command
+			if json.Unmarshal(body, &cmd) == nil { // else it shows as a command without a reply
+				received.LoadOrStore(cmd.RequestID, time.Now())
+				s.journal.deliver(r.ID, cmd, s.brokerClock.at(time.Now()))
+			}
+		},
+		OnPuback: func(body []byte) {
+			answered := reply{Result: json.RawMessage("null")} // what a reply without a result is given as
+			if json.Unmarshal(body, &answered) != nil {
+				return // the camera writes JSON
+			}
+			at := slot{answered.RequestID, answered.Seq}
+			made, _ := received.Load(answered.RequestID)
+			since, _ := made.(time.Time) // there is one: it answers what it received
+			s.journal.publish(at, published{device: r.ID, hash: hashOf(answered.Result), final: answered.Final, made: since})
+			s.journal.ack(at, time.Now())
+		},
 	})
 }

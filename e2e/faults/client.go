@@ -38,20 +38,16 @@ type client struct {
 
 // caller makes HTTP calls to the APIs, and notes each in the journal.
 type caller struct {
-	bases   [apiCount]string
+	apis    [apiCount]*api
 	journal *journal
 	http    *http.Client
 }
 
 func newCaller(s *system) *caller {
-	c := &caller{journal: s.journal, http: &http.Client{Timeout: callTimeout, Transport: &http.Transport{
+	return &caller{apis: s.apis, journal: s.journal, http: &http.Client{Timeout: callTimeout, Transport: &http.Transport{
 		DialContext:         (&net.Dialer{Timeout: time.Second}).DialContext,
 		MaxIdleConnsPerHost: 500,
 	}}}
-	for i, a := range s.apis {
-		c.bases[i] = "http://" + a.Addr()
-	}
-	return c
 }
 
 func (c *caller) close() { c.http.CloseIdleConnections() }
@@ -67,6 +63,7 @@ type request struct {
 type result struct {
 	answer
 	body []byte
+	date string // of the API's clock
 }
 
 // into decodes a good answer.
@@ -98,7 +95,7 @@ func (c *caller) call(ctx context.Context, at int, who client, q request) (r res
 		}
 		payload = bytes.NewReader(data)
 	}
-	req, err := http.NewRequestWithContext(ctx, q.method, c.bases[at]+q.path, payload)
+	req, err := http.NewRequestWithContext(ctx, q.method, c.apis[at].base()+q.path, payload)
 	if err != nil {
 		r.err = err.Error()
 		return r
@@ -121,7 +118,7 @@ func (c *caller) call(ctx context.Context, at int, who client, q request) (r res
 		r.err = err.Error()
 		return r
 	}
-	r.status, r.body = res.StatusCode, body
+	r.status, r.body, r.date = res.StatusCode, body, res.Header.Get("Date")
 	r.degraded, r.retryAfter = res.Header.Get("Signal-Device-Degraded"), res.Header.Get("Retry-After") != ""
 	if r.status >= http.StatusBadRequest {
 		var problem struct {
@@ -201,6 +198,7 @@ func (c *caller) noteReplies(who client, asked time.Time, got *replies) {
 			j.read[s] = append(j.read[s], reading{who.name, hashOf(r.Result), now})
 		}
 		for _, r := range got.Requests {
+			j.states[r.RequestID] = r.State
 			if r.State == "no_reply" || r.State == "expired" {
 				j.told = append(j.told, telling{client: who.name, request: r.RequestID, state: r.State, asked: asked})
 			}
@@ -215,8 +213,11 @@ func (c *caller) state(ctx context.Context, at int, who client, id string) error
 		State string `json:"state"`
 		Cause string `json:"cause"`
 	}
-	if err := r.into(&got); err != nil {
+	if err := r.into(&got); err != nil && r.status != http.StatusNotFound {
 		return fmt.Errorf("state of %s: %w", id, err)
+	}
+	if r.status == http.StatusNotFound {
+		got.State = r.code // no end of an accepted request
 	}
 	c.journal.note(func(j *journal) {
 		j.told = append(j.told, telling{who.name, id, got.State, got.Cause, r.began, true})

@@ -12,9 +12,11 @@
 // was one that the table of fallbacks allows (I7). Each reply also has a history, of its put and of what clients were
 // told, which porcupine judges: some order of its steps must explain it (slotModel).
 //
-// All processes run on one machine and share its clock; a run says nothing of a clock that is wrong on one side of the
-// service, but the simulated cameras' clocks are wrong by two hours in every run. It says nothing of power failures
-// either: the kernel survives a kill -9, and with it what a process had written.
+// All processes run on one machine. For F14 the program is built with a clock that can be set, by an overlay over package
+// time, and Redis gets one by a preloaded library; the simulated cameras' clocks are wrong by two hours in every run. A run
+// says nothing of power failures: the kernel survives a kill -9, and with it what a process had written.
+//
+// Compare puts the same load and faults on Mosquitto with a bridge into Redis, and asks the oracle's first question only.
 //
 // Run, Judge and the writers of reports are used by one goroutine at a time each.
 package faults

@@ -3,6 +3,7 @@ package faults
 import (
 	"bytes"
 	"context"
+	"encoding/xml"
 	"slices"
 	"strings"
 	"testing"
@@ -24,7 +25,7 @@ func TestMain(m *testing.M) {
 // start makes a run with the program as it is now.
 func start(t *testing.T, steps ...Step) *Report {
 	t.Helper()
-	binary, err := Build(t.Context(), t.TempDir())
+	binary, err := Build(t.Context(), t.TempDir(), false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -40,6 +41,7 @@ func start(t *testing.T, steps ...Step) *Report {
 // TestRun_EveryPromiseIsKept goes through the faults that need little time, on one system (I1 to I9).
 func TestRun_EveryPromiseIsKept(t *testing.T) {
 	t.Parallel()
+	const curves = 5 + 3*(apiCount+1)                            // what was read, how fast; goroutines, files, memory of each process
 	const long, short = 4 * time.Second, 1500 * time.Millisecond // the long ones have answers in full force
 	var steps []Step
 	for _, one := range []struct {
@@ -63,10 +65,17 @@ func TestRun_EveryPromiseIsKept(t *testing.T) {
 		t.Errorf("%d faults in the report, want %d", len(rows), len(steps))
 	}
 	var page, doc bytes.Buffer
-	if err := WriteHTML(&page, []*Report{report}); err != nil || strings.Count(page.String(), "<polyline") != 5 {
-		t.Errorf("the page has not its five curves: %v", err)
+	if err := WriteHTML(&page, []*Report{report}); err != nil || strings.Count(page.String(), "<polyline") != curves {
+		t.Errorf("the page has not its %d curves: %v", curves, err)
 	}
-	if err := WriteReliability(&doc, []*Report{report}, "command"); err != nil || !strings.Contains(doc.String(), "| F10 |") {
+	var chaos, picture bytes.Buffer
+	if err := WriteChaos(&chaos, report, "command", "chaos.svg"); err != nil || !strings.Contains(chaos.String(), "| F10 broker killed") {
+		t.Errorf("the report lacks a fault: %v", err)
+	}
+	if err := WriteSVG(&picture, report); err != nil || xml.Unmarshal(picture.Bytes(), new(struct{})) != nil {
+		t.Errorf("the picture is no XML: %v", err)
+	}
+	if err := WriteReliability(&doc, []*Report{report}, nil, "command"); err != nil || !strings.Contains(doc.String(), "| F10 |") {
 		t.Errorf("the table lacks a fault: %v", err)
 	}
 }

@@ -94,15 +94,20 @@ type journal struct {
 	mu        sync.Mutex
 	attempts  map[string]attempt    // by nonce
 	accepted  map[string]acceptance // by request id
+	later     map[string]bool       // request ids: accepted by a clock that was ahead, so that the deadlines are still to come
 	delivered []delivery
 	nonces    map[string]string // by request id: the nonce that came with it to a camera
 	replies   map[slot]published
 	read      map[slot][]reading
 	told      []telling
+	states    map[string]string // by request id: what the last poll told of it
 	answers   []answer
 	outages   []*outage
-	emptied   []time.Time // when the cache lost its content by intent
+	emptied   []time.Time   // when the cache lost its content by intent
+	dropped   map[slot]bool // replies that were in it then
 	faults    []faultSpan
+	kills     []time.Time
+	samples   []sample
 	history   *history
 }
 
@@ -118,9 +123,12 @@ func newJournal() *journal {
 	return &journal{
 		attempts: map[string]attempt{},
 		accepted: map[string]acceptance{},
+		states:   map[string]string{},
+		later:    map[string]bool{},
 		nonces:   map[string]string{},
 		replies:  map[slot]published{},
 		read:     map[slot][]reading{},
+		dropped:  map[slot]bool{},
 		history:  newHistory(),
 	}
 }
@@ -130,6 +138,14 @@ func (j *journal) note(change func(j *journal)) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	change(j)
+}
+
+// deliver notes a command that came to a camera.
+func (j *journal) deliver(device string, cmd command, at time.Time) {
+	j.note(func(j *journal) {
+		j.delivered = append(j.delivered, delivery{device, cmd.RequestID, cmd.Args.Nonce, at, cmd.ExpiresAt})
+		j.nonces[cmd.RequestID] = cmd.Args.Nonce
+	})
 }
 
 // publish notes a reply that a camera is about to publish. The same reply again changes nothing.

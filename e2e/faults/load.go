@@ -26,6 +26,7 @@ type load struct {
 	devices []string // of foreign cameras
 	own     []string // of simulated ones
 	rate    float64
+	plain   bool // one reply each, asked for by its request id: what any such service has
 
 	seed     uint64
 	inFlight atomic.Int64
@@ -69,11 +70,15 @@ func (l *load) wait() { l.running.Wait() }
 // exchange is one client with one command: it sends, then polls until it knows how that ended.
 func (l *load) exchange(ctx context.Context, n int, rng *rand.Rand) {
 	x := exchange{load: l, rng: rng, who: l.s.clients[rng.IntN(len(l.s.clients))]}
-	if n%10 == 9 {
+	x.args = map[string]any{"nonce": fmt.Sprintf("%d-%d", l.seed, n)}
+	if l.plain {
+		x.device, x.command = l.devices[rng.IntN(len(l.devices))], "exchange"
+		x.args["delay_ms"] = rng.IntN(longestDelay)
+	} else if n%10 == 9 {
 		x.device, x.command = l.own[rng.IntN(len(l.own))], "ping"
 	} else {
 		x.device, x.command = l.devices[rng.IntN(len(l.devices))], "exchange"
-		x.args = map[string]any{"nonce": fmt.Sprintf("%d-%d", l.seed, n), "delay_ms": rng.IntN(longestDelay), "progress": n%5 == 0}
+		x.args["delay_ms"], x.args["progress"] = rng.IntN(longestDelay), n%5 == 0
 		if n%7 == 3 {
 			x.command = "exchange_held"
 		}
@@ -87,7 +92,7 @@ func (l *load) exchange(ctx context.Context, n int, rng *rand.Rand) {
 	if n%6 == 1 { // comes back later: meanwhile the reply waits in the queue, or in the cache, where others' polls bring it
 		hold(ctx, time.Duration(rng.Int64N(int64(longestAbsence))))
 	}
-	if n%4 == 2 { // polls for whatever is there, as an old panel does
+	if n%4 == 2 && !l.plain { // polls for whatever is there, as an old panel does
 		l.s.http.poll(ctx, x.anyAPI(), x.who, x.device, nil, 0)
 	}
 	x.awaitFinal(ctx)
@@ -109,7 +114,7 @@ func (x *exchange) anyAPI() int { return x.rng.IntN(apiCount) }
 // send reports whether the service has accepted the command. A client without a key does not repeat what may have been
 // accepted.
 func (x *exchange) send(ctx context.Context) bool {
-	x.load.s.journal.attempt(x.args, attempt{x.who.name, x.device, time.Now()})
+	x.attempt()
 	for until := time.Now().Add(sendFor); time.Now().Before(until); x.pause(ctx) {
 		r := x.load.s.http.do(ctx, x.anyAPI(), x.who, x.request(opSend))
 		switch {
@@ -130,10 +135,7 @@ func (x *exchange) send(ctx context.Context) bool {
 }
 
 func (x *exchange) request(op string) request {
-	body := map[string]any{"command": x.command}
-	if x.args != nil {
-		body["args"] = x.args
-	}
+	body := map[string]any{"command": x.command, "args": x.args}
 	q := request{op: op, method: http.MethodPost, path: "/v1/devices/" + x.device + "/commands", body: body, header: http.Header{}}
 	if x.key != "" {
 		q.header.Set("Idempotency-Key", x.key)
@@ -151,20 +153,21 @@ func (x *exchange) accept(r result) replies {
 		return got
 	}
 	x.id = got.RequestID
+	ahead := x.load.s.brokerClock.isAhead()
 	x.load.s.journal.note(func(j *journal) {
 		j.accepted[x.id] = acceptance{x.who.name, x.device, r.began}
+		if ahead {
+			j.later[x.id] = true
+		}
 	})
 	x.load.s.http.noteReplies(x.who, r.began, &got)
 	return got
 }
 
-// attempt notes that a command is about to be sent.
-func (j *journal) attempt(args map[string]any, a attempt) {
-	nonce, ok := args["nonce"].(string)
-	if !ok {
-		return // to a simulated camera, which does not tell what it got
-	}
-	j.note(func(j *journal) { j.attempts[nonce] = a })
+// attempt notes that the command is about to be sent.
+func (x *exchange) attempt() {
+	nonce := x.args["nonce"].(string) // every exchange has one
+	x.load.s.journal.note(func(j *journal) { j.attempts[nonce] = attempt{x.who.name, x.device, time.Now()} })
 }
 
 // awaitFinal polls by request id, at any API, until the final reply or another end is known.

@@ -36,8 +36,8 @@ func TestJudge_EveryBreachIsSeen(t *testing.T) {
 		"all is well":                        {func(*journal) {}, nil},
 		"nobody read it":                     {func(j *journal) { delete(j.read, s) }, []string{lost}},
 		"nobody read it, without PUBACK":     {func(j *journal) { delete(j.read, s); j.replies[s] = published{hash: "h1"} }, nil},
-		"lost in a cache emptied later":      {func(j *journal) { delete(j.read, s); j.emptied = []time.Time{j.replies[s].acked.Add(1)} }, nil},
-		"lost, the cache was emptied before": {func(j *journal) { delete(j.read, s); j.emptied = []time.Time{j.replies[s].acked.Add(-1)} }, []string{lost}},
+		"it was in a cache that was emptied": {func(j *journal) { delete(j.read, s); j.dropped[s] = true }, nil},
+		"another was in the emptied cache":   {func(j *journal) { delete(j.read, s); j.dropped[slot{"r1", 1}] = true }, []string{lost}},
 		"read by somebody else too":          {func(j *journal) { j.read[s][1].client = "bob" }, []string{foreign}},
 		"read by somebody else only":         {func(j *journal) { j.read[s] = []reading{{"bob", "h1", time.Time{}}} }, []string{foreign, lost}},
 		"read with two bodies":               {func(j *journal) { j.read[s][1].hash = "h2" }, []string{doubled}},
@@ -56,7 +56,14 @@ func TestJudge_EveryBreachIsSeen(t *testing.T) {
 		"no reply, asked before the PUBACK": {func(j *journal) {
 			j.told = append(j.told, telling{"alice", "r1", "no_reply", "", j.replies[s].acked.Add(-1), false})
 		}, nil},
-		"never ended":               {func(j *journal) { j.told[0].state = "delivered" }, []string{unfinished}},
+		"never ended": {func(j *journal) { j.told[0].state = "delivered" }, []string{unfinished}},
+		"its deadlines are still to come": {func(j *journal) {
+			delete(j.replies, s)
+			j.told[0].state, j.later["r1"] = "delivered", true
+		}, nil},
+		"answered, and its deadlines are still to come": {func(j *journal) {
+			j.told[0].state, j.later["r1"] = "delivered", true
+		}, []string{unfinished}},
 		"no state at all":           {func(j *journal) { j.told = nil }, []string{unfinished}},
 		"expired without a cause":   {func(j *journal) { delete(j.replies, s); j.told[0].state = "expired" }, []string{unfinished}},
 		"expired with a cause":      {func(j *journal) { delete(j.replies, s); j.told[0].state, j.told[0].cause = "expired", "so" }, nil},

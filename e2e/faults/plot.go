@@ -45,6 +45,29 @@ func (r *Report) latencyPlot(seconds []second) template.HTML {
 	return r.plot(" ms", seconds, p50, p99)
 }
 
+// resourcesPlots show what the processes held: goroutines, open files, memory.
+func (r *Report) resourcesPlots(seconds []second) (plots []template.HTML) {
+	colours := []string{"#1668b8", "#8a2be2", "#0a7d4f"}
+	for _, q := range quantities {
+		var lines []line
+		for i, name := range r.processes() {
+			l := line{q.name + " of " + name, colours[i%len(colours)], make([]float64, len(seconds))}
+			next, last := 0, 0.0
+			for n := range seconds {
+				for ; next < len(r.journal.samples) && r.journal.samples[next].at.Sub(r.Began).Seconds() <= float64(n); next++ {
+					if held, there := r.journal.samples[next].held[name]; there {
+						last = q.of(held)
+					}
+				}
+				l.values[n] = last
+			}
+			lines = append(lines, l)
+		}
+		plots = append(plots, r.plot("", seconds, lines...))
+	}
+	return plots
+}
+
 func (r *Report) plot(unit string, seconds []second, lines ...line) template.HTML {
 	top := 1.0
 	for _, l := range lines {
@@ -62,6 +85,10 @@ func (r *Report) plot(unit string, seconds []second, lines ...line) template.HTM
 		from, to := x(f.from.Sub(r.Began).Seconds()), x(f.to.Sub(r.Began).Seconds())
 		fmt.Fprintf(&b, `<rect x="%.1f" y="%g" width="%.1f" height="%g" fill="#f6d5d5"/><text x="%.1f" y="12">%s</text>`,
 			from, plotTop-12, max(1, to-from), plotHeight-plotTop-plotBottom+12, from, f.fault.ID)
+	}
+	for _, at := range r.journal.kills {
+		fmt.Fprintf(&b, `<line x1="%.1f" x2="%.1f" y1="%g" y2="%g" stroke="#c22" stroke-width="0.7"/>`,
+			x(at.Sub(r.Began).Seconds()), x(at.Sub(r.Began).Seconds()), plotTop-12, plotHeight-plotBottom)
 	}
 	for i, s := range seconds {
 		if s.degraded > 0 {

@@ -23,6 +23,7 @@ type Report struct {
 // Row is one fault of a run, in figures.
 type Row struct {
 	Fault     *Fault
+	At        time.Time // of its begin
 	Lasted    time.Duration
 	Answered  int           // calls without wait that began during it and had an answer
 	P50, P99  time.Duration // of those
@@ -44,17 +45,25 @@ func (r *Report) Rows() []Row {
 			}
 		}
 		rows = append(rows, Row{
-			Fault: f.fault, Lasted: f.to.Sub(f.from), Answered: len(took), P50: quantile(took, 0.5), P99: quantile(took, 0.99),
+			Fault: f.fault, At: f.from, Lasted: f.to.Sub(f.from), Answered: len(took), P50: quantile(took, 0.5), P99: quantile(took, 0.99),
 			Slowest: quantile(took, 1), Refused: refused, Recovered: f.recovered, Note: f.note,
 		})
 	}
 	return rows
 }
 
+// recovered tells how long it took until all was well.
+func recovered(took time.Duration) string {
+	if took < 0 {
+		return "**never**"
+	}
+	return took.Round(time.Millisecond).String()
+}
+
 // Summary is the verdict as a few lines of text.
 func (r *Report) Summary() string {
 	v := r.Verdict
-	text := fmt.Sprintf("%d commands tried, %d requests accepted, %d commands at foreign cameras; %d replies have their PUBACK, %d of them were read, %d were lost with an emptied cache\n",
+	text := fmt.Sprintf("%d commands tried, %d requests accepted, %d commands at cameras; %d replies have their PUBACK, %d of them were read, %d were lost with an emptied cache\n",
 		v.Sent, v.Accepted, v.Delivered, v.Acked, v.Read, v.Emptied)
 	text += fmt.Sprintf("replies given again with the same body: %d; histories judged: %d; ends: %v; exchanges not begun: %d\n", v.Repeated, v.Histories, v.States, r.notBegun)
 	if v.OK() {
@@ -137,12 +146,11 @@ func (r *Report) seconds() []second {
 func WriteHTML(w io.Writer, reports []*Report) error {
 	type section struct {
 		*Report
-		Throughput, Latency template.HTML
+		Plots []template.HTML
 	}
 	var sections []section
 	for _, r := range reports {
-		seconds := r.seconds()
-		sections = append(sections, section{r, r.throughputPlot(seconds), r.latencyPlot(seconds)})
+		sections = append(sections, section{r, r.plots()})
 	}
 	if err := page().Execute(w, sections); err != nil {
 		return fmt.Errorf("report: %w", err)
@@ -150,9 +158,16 @@ func WriteHTML(w io.Writer, reports []*Report) error {
 	return nil
 }
 
+// plots are those of one run, in their order.
+func (r *Report) plots() []template.HTML {
+	seconds := r.seconds()
+	return append([]template.HTML{r.throughputPlot(seconds), r.latencyPlot(seconds)}, r.resourcesPlots(seconds)...)
+}
+
 func page() *template.Template {
 	return template.Must(template.New("report").Funcs(template.FuncMap{
-		"ms": func(d time.Duration) string { return d.Round(time.Millisecond).String() },
+		"recovered": recovered,
+		"ms":        func(d time.Duration) string { return d.Round(time.Millisecond).String() },
 	}).Parse(`<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>Faults under load</title>
 <style>
@@ -164,10 +179,9 @@ pre { background: #f5f5f5; padding: 1em; overflow: auto } svg { width: 100%; hei
 {{range .}}
 <h2>{{.Began.UTC.Format "2006-01-02 15:04:05"}} UTC, {{ms .Took}}, {{.Config.Rate}} exchanges a second, seed {{.Config.Seed}}</h2>
 <pre>{{.Summary}}</pre>
-{{.Throughput}}
-{{.Latency}}
-<table><tr><th>fault<th>lasted<th>answered<th>of these 503<th>p50<th>p99<th>slowest<th>well again after<th></tr>
-{{range .Rows}}<tr><td>{{.Fault.ID}} {{.Fault.Name}}<td>{{ms .Lasted}}<td>{{.Answered}}<td>{{.Refused}}<td>{{ms .P50}}<td>{{ms .P99}}<td>{{ms .Slowest}}<td>{{ms .Recovered}}<td>{{.Note}}</tr>
+{{range .Plots}}{{.}}
+{{end}}<table><tr><th>fault<th>lasted<th>answered<th>of these 503<th>p50<th>p99<th>slowest<th>well again after<th></tr>
+{{range .Rows}}<tr><td>{{.Fault.ID}} {{.Fault.Name}}<td>{{ms .Lasted}}<td>{{.Answered}}<td>{{.Refused}}<td>{{ms .P50}}<td>{{ms .P99}}<td>{{ms .Slowest}}<td>{{recovered .Recovered}}<td>{{.Note}}</tr>
 {{end}}</table>
 {{end}}`))
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -32,10 +33,12 @@ type Step struct {
 
 // Config says what a run does.
 type Config struct {
-	Binary   string // the program
+	Binary   string // the program, with a movable clock where the steps need one
 	Dir      string // of all files; "": a temporary folder that is removed
 	Rate     float64
 	Steps    []Step
+	Calm     time.Duration // without faults, after them
+	Crowd    int           // devices that connect at once in F16; 0: 2,000
 	Seed     uint64
 	Progress io.Writer // nil: silence
 }
@@ -63,13 +66,30 @@ func Run(ctx context.Context, cfg Config) (*Report, error) {
 		defer func() { _ = os.RemoveAll(dir) }() // a temporary folder
 		cfg.Dir = dir
 	}
-	s, err := startSystem(cfg.Binary, cfg.Dir)
+	if cfg.Crowd == 0 {
+		cfg.Crowd = 2_000
+	}
+	s, err := startSystem(ctx, cfg.Binary, cfg.Dir, cfg.conditions())
 	if err != nil {
 		return nil, err
 	}
 	defer s.stop()
 	r := &run{system: s, cfg: cfg, out: newPrinter(cfg.Progress)}
 	return r.run(ctx)
+}
+
+// MovesClocks reports whether the program has to be built with a movable clock.
+func (cfg Config) MovesClocks() bool { return cfg.conditions().clocks }
+
+// conditions returns what the faults need from the start. Only one of several may need more than clocks.
+func (cfg Config) conditions() (under conditions) {
+	for _, step := range cfg.Steps {
+		if step.Fault.under != (conditions{clocks: true}) && step.Fault.under != (conditions{}) {
+			return step.Fault.under
+		}
+		under.clocks = under.clocks || step.Fault.under.clocks
+	}
+	return under
 }
 
 func (r *run) run(ctx context.Context) (*Report, error) {
@@ -83,8 +103,13 @@ func (r *run) run(ctx context.Context) (*Report, error) {
 	}
 	r.out.line("%d cameras, %d clients, %g exchanges a second", foreignCameras+ownCameras, clientCount, r.cfg.Rate)
 
+	if took, amiss := r.recovery(ctx); took < 0 { // a first exchange at each API, so that its pools are there
+		return nil, fmt.Errorf("the system does not work: %s", amiss)
+	}
+	before := r.resources(ctx)
 	loading, stopLoad := context.WithCancel(ctx)
 	var loop sync.WaitGroup
+	loop.Go(func() { r.sampleResources(loading) })
 	loop.Go(func() { r.load.run(loading) })
 	loop.Go(func() { r.reportProgress(loading) })
 	err := r.steps(ctx)
@@ -106,6 +131,7 @@ func (r *run) run(ctx context.Context) (*Report, error) {
 	if err := r.askStates(ctx); err != nil {
 		return nil, err
 	}
+	r.shrink(ctx, before)
 	stopCameras()
 	running.Wait()
 	r.journal.mu.Lock()
@@ -124,20 +150,14 @@ func (r *run) violation(kind, format string, args ...any) {
 
 func (r *run) startCameras(ctx context.Context, running *sync.WaitGroup) error {
 	r.load = &load{s: r.system, rate: r.cfg.Rate, seed: r.cfg.Seed}
-	var readies []<-chan struct{}
-	for i := range foreignCameras {
-		registered, err := r.register(ctx, fmt.Sprintf("foreign-%d", i), oneDay)
-		if err != nil {
-			return err
-		}
-		cam, err := r.newForeignCamera(registered, r.cfg.Seed+uint64(i))
-		if err != nil {
-			return err
-		}
-		r.foreign = append(r.foreign, cam)
-		r.load.devices = append(r.load.devices, registered.ID)
-		running.Go(func() { cam.run(ctx) })
+	foreign, err := r.registerCameras(ctx)
+	if err != nil {
+		return err
 	}
+	if err := r.startForeign(ctx, running, foreign); err != nil {
+		return err
+	}
+	var readies []<-chan struct{}
 	for i := range ownCameras {
 		registered, err := r.register(ctx, fmt.Sprintf("own-%d", i), oneDay)
 		if err != nil {
@@ -157,11 +177,6 @@ func (r *run) startCameras(ctx context.Context, running *sync.WaitGroup) error {
 		})
 	}
 	return r.await(ctx, startWithin, "the cameras to connect", func() bool {
-		for _, cam := range r.foreign {
-			if cam.connected() == nil {
-				return false
-			}
-		}
 		for _, ready := range readies {
 			select {
 			case <-ready:
@@ -170,6 +185,34 @@ func (r *run) startCameras(ctx context.Context, running *sync.WaitGroup) error {
 			}
 		}
 		return true
+	})
+}
+
+// registerCameras registers the foreign cameras.
+func (r *run) registerCameras(ctx context.Context) (cameras []registration, err error) {
+	for i := range foreignCameras {
+		registered, err := r.register(ctx, fmt.Sprintf("foreign-%d", i), oneDay)
+		if err != nil {
+			return nil, err
+		}
+		cameras = append(cameras, registered)
+	}
+	return cameras, nil
+}
+
+// startForeign starts the foreign cameras and returns once they are connected.
+func (r *run) startForeign(ctx context.Context, running *sync.WaitGroup, cameras []registration) error {
+	for i, registered := range cameras {
+		cam, err := r.newForeignCamera(registered, r.cfg.Seed+uint64(i))
+		if err != nil {
+			return err
+		}
+		r.foreign = append(r.foreign, cam)
+		r.load.devices = append(r.load.devices, registered.ID)
+		running.Go(func() { cam.run(ctx) })
+	}
+	return r.await(ctx, startWithin, "the cameras to connect", func() bool {
+		return !slices.ContainsFunc(r.foreign, func(cam *foreignCamera) bool { return cam.connected() == nil })
 	})
 }
 
@@ -201,45 +244,67 @@ func (r *run) steps(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("%s: %w", f.ID, err)
 		}
-		at.recovered = r.recovery(ctx)
+		var amiss string
+		at.recovered, amiss = r.recovery(ctx)
 		r.journal.note(func(j *journal) { j.faults = append(j.faults, at) })
 		if at.recovered < 0 {
-			r.violation(noRecovery, "%s was over and the system was not well %s later", f.ID, recoverWithin)
+			r.violation(noRecovery, "%s was over and the system was not well %s later: %s", f.ID, recoverWithin, amiss)
 		}
-		r.out.line("   well again after %s %s", at.recovered.Round(time.Millisecond), note)
+		r.out.line("   well again after %s %s", recovered(at.recovered), note)
 	}
-	hold(ctx, time.Second)
+	hold(ctx, time.Second+r.cfg.Calm)
 	return ctx.Err()
 }
 
 // recovery waits until each API misses nothing and makes a whole exchange, and returns how long that took; negative:
-// it did not.
-func (r *run) recovery(ctx context.Context) time.Duration {
+// it did not, and what was amiss.
+func (r *run) recovery(ctx context.Context) (time.Duration, string) {
 	began := time.Now()
 	for i := range r.apis {
-		for !r.wellAt(ctx, i) {
-			if time.Since(began) > recoverWithin || ctx.Err() != nil {
-				return -1
+		for {
+			amiss := r.amissAt(ctx, i)
+			if amiss == "" {
+				break
 			}
+			if time.Since(began) > recoverWithin || ctx.Err() != nil {
+				return -1, amiss
+			}
+			r.supervise()
 			hold(ctx, probeEvery)
 		}
 	}
-	return time.Since(began)
+	return time.Since(began), ""
 }
 
-func (r *run) wellAt(ctx context.Context, i int) bool {
+// supervise starts a broker again that has ended by itself: it does so where only a new start helps.
+func (r *run) supervise() {
+	select {
+	case <-r.broker.Done():
+		r.out.line("   the broker ended, and is started again")
+		if err := r.broker.Restart(); err != nil {
+			r.violation(noRecovery, "the broker ended by itself: %v", err)
+		}
+	default:
+	}
+}
+
+// amissAt says what one API lacks; "": nothing.
+func (r *run) amissAt(ctx context.Context, i int) string {
 	who := r.clients[0]
 	me := r.http.do(ctx, i, who, request{op: opMe, method: "GET", path: "/v1/me"})
 	if me.status != 200 || me.degraded != "" {
-		return false
+		return fmt.Sprintf("API %d: %d %s, degraded: %q", i, me.status, me.err, me.degraded)
 	}
 	nonce := fmt.Sprintf("probe-%d", time.Now().UnixNano())
 	x := exchange{load: r.load, who: who, device: r.load.devices[0], command: "exchange", args: map[string]any{"nonce": nonce}}
-	r.journal.attempt(x.args, attempt{who.name, x.device, time.Now()})
+	x.attempt()
 	q := x.request(opWait)
 	q.header.Set("Prefer", "wait=2")
-	got := x.accept(r.http.do(ctx, i, who, q))
-	return got.final(x.id)
+	sent := r.http.do(ctx, i, who, q)
+	if got := x.accept(sent); !got.final(x.id) {
+		return fmt.Sprintf("API %d: no whole exchange: %d %s %s", i, sent.status, sent.code, sent.err)
+	}
+	return ""
 }
 
 // settle waits until the cameras have a PUBACK for everything, as far as they get it.

@@ -5,8 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"os"
-	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -27,26 +26,39 @@ type Fault struct {
 	// allows says what is wrong with an answer that began and ended while the fault was in full force; "": nothing. nil:
 	// every answer that is allowed at any time.
 	allows func(answer) string
+
+	// under is what the system needs from its start; such a fault is in no random schedule, but for one that needs
+	// clocks alone.
+	under conditions
 }
 
 // Faults returns all faults, in their order.
 func Faults() []*Fault {
+	frozenRedis := freeze(func(s *system) *child.Process { return s.redis })
 	return []*Fault{
-		{"F1", "broker refuses connections", "503 at once for what needs it, cached replies still given", refuse(toBroker), needsBroker},
-		{"F2", "broker frozen (SIGSTOP)", "the same, within 2 s a call", freeze(func(s *system) *child.Process { return s.broker }), needsBroker},
-		{"F3", "Redis refuses connections", "every call goes to the broker; no 5xx", refuse(toRedis), needsNothing},
-		{"F4", "Redis frozen (SIGSTOP)", "250 ms for the cache, then without it", freeze(func(s *system) *child.Process { return s.redis }), needsNothing},
-		{"F5", "both refuse connections", "503, never an empty 200", refuseBoth, needsBoth},
-		{"F6", "Redis full (noeviction)", "nothing leaves the queue; all is readable", fillRedis, needsNothing},
-		{"F7", "Redis restarted empty, READONLY in between", "taken as down; no false \"no reply\"", emptyRedis, nil},
-		{"F8", "Redis slow: 5, 50, 500 ms, 10 KB/s, 1-byte pieces", "deadlines kept", slowRedis, nil},
-		{"F9", "FLUSHALL", "only those records lost", flushRedis, nil},
-		{"F10", "broker killed (-9) and restarted", "every acknowledged reply is read; commands flow again", killBroker, nil},
-		{"F11", "APIs killed (-9) in turn, again and again", "nothing lost, duplicates absorbed", killAPIs, nil},
-		{"F12", "API killed (-9) under 100 long polls", "clients go on at the other one", killUnderWaits, nil},
-		{"F13", "SIGTERM of one API", "no failed call in flight, ended within 10 s", stopAPI, nil},
-		{"F15", "certificate revoked while connected", "cut within 1 s", revoke, nil},
-		{"F19", "one API cut off from Redis, then from the broker", "no reply to two clients, none lost", cutOff, nil},
+		{ID: "F1", Name: "broker refuses connections", Must: "503 at once for what needs it, cached replies still given", make: refuse(toBroker), allows: needsBroker},
+		{ID: "F2", Name: "broker frozen (SIGSTOP)", Must: "the same, within 2 s a call; no goroutine growth", make: freezeBroker, allows: needsBroker},
+		{ID: "F3", Name: "Redis refuses connections", Must: "every call goes to the broker; no 5xx", make: refuse(toRedis), allows: needsNothing},
+		{ID: "F4", Name: "Redis frozen (SIGSTOP)", Must: "250 ms for the cache, then without it", make: frozenRedis, allows: needsNothing},
+		{ID: "F5", Name: "both refuse connections", Must: "503, never an empty 200", make: refuseBoth, allows: needsBoth},
+		{ID: "F6", Name: "Redis full (noeviction)", Must: "nothing leaves the queue; all is readable", make: fillRedis, allows: needsNothing},
+		{ID: "F7", Name: "Redis READONLY, killed (-9) and restarted, with its file and then empty", Must: "taken as down; nothing lost with the file, without it only what it held", make: restartRedis},
+		{ID: "F8", Name: "Redis slow: 5, 50, 500 ms, 10 KB/s, 1-byte pieces", Must: "deadlines kept", make: slowRedis, allows: needsNothing},
+		{ID: "F9", Name: "FLUSHALL", Must: "only the records lost that were there", make: flushRedis, allows: needsNothing},
+		{ID: "F10", Name: "broker killed (-9) and restarted", Must: "every acknowledged reply is read; commands flow again", make: killBroker},
+		{ID: "F11", Name: "APIs killed (-9) in turn, again and again", Must: "nothing lost, duplicates absorbed", make: killAPIs},
+		{ID: "F12", Name: "API killed (-9) under 100 long polls", Must: "clients go on at the other one", make: killUnderWaits},
+		{ID: "F13", Name: "SIGTERM of one API", Must: "no failed call in flight, ended within 10 s", make: stopAPI},
+		{ID: "F14", Name: "clocks of the APIs set 2 h ahead and back", Must: "nobody notices", make: moveAPIs, allows: needsNothing, under: conditions{clocks: true}},
+		{ID: "F14b", Name: "clock of the broker set 2 h ahead, then 2 h back", Must: "deadlines by its clock, nothing lost", make: moveBroker, under: conditions{clocks: true}},
+		{ID: "F14c", Name: "clock of Redis 2 h ahead from the start, then set 4 h back", Must: "TTL by its clock, no reply expires early", make: moveRedis, allows: needsNothing, under: conditions{clocks: true, redisAhead: clockError}},
+		{ID: "F15", Name: "certificate revoked, another one expires, while connected", Must: "cut within 1 s, and within 60 s", make: endCertificates, allows: needsNothing},
+		{ID: "F16", Name: "many devices connect at once", Must: "admitted at a bounded rate; the API serves on", make: storm, allows: needsNothing},
+		{ID: "F17", Name: "no file descriptors left at the broker", Must: "no connection accepted, no PUBACK without I1, recovers alone", make: exhaustFiles},
+		{ID: "F17b", Name: "disk of the broker full", Must: "no PUBACK without I1, recovers alone", make: fillDisk, under: conditions{disk: diskSize}},
+		{ID: "F17c", Name: "GOMEMLIMIT=128MiB, and nothing else", Must: "nobody notices", make: calm, allows: needsNothing, under: conditions{memory: "128MiB"}},
+		{ID: "F18", Name: "readers that never read", Must: "dropped; others unaffected", make: neverRead},
+		{ID: "F19", Name: "one API cut off from Redis, then from the broker", Must: "no reply to two clients, none lost", make: cutOff},
 	}
 }
 
@@ -128,6 +140,12 @@ func mendAll(ctx context.Context, ways []*proxy) error {
 	return errors.Join(errs...)
 }
 
+// calm is no fault.
+func calm(ctx context.Context, _ *run, d time.Duration) (string, error) {
+	hold(ctx, d)
+	return "", nil
+}
+
 func freeze(of func(*system) *child.Process) func(context.Context, *run, time.Duration) (string, error) {
 	return func(ctx context.Context, r *run, d time.Duration) (string, error) {
 		p := of(r.system)
@@ -139,7 +157,34 @@ func freeze(of func(*system) *child.Process) func(context.Context, *run, time.Du
 	}
 }
 
-// redis sends a command to Redis, past the proxies.
+// freezeBroker also looks at what piles up in the APIs meanwhile: after the first third, as much as there ever will be.
+func freezeBroker(ctx context.Context, r *run, d time.Duration) (string, error) {
+	if err := r.broker.Signal(syscall.SIGSTOP); err != nil {
+		return "", err
+	}
+	hold(ctx, d/3)
+	early := r.resources(ctx)
+	hold(ctx, d-d/3)
+	late := r.resources(ctx)
+	if err := r.broker.Signal(syscall.SIGCONT); err != nil {
+		return "", err
+	}
+	var notes []string
+	for name, now := range late {
+		if name == brokerName {
+			continue
+		}
+		then := early[name]
+		notes = append(notes, fmt.Sprintf("%s: %d goroutines, then %d", name, then.goroutines, now.goroutines))
+		if now.goroutines > then.goroutines+then.goroutines/2+slackGoroutines {
+			r.violation(grown, "%s had %d goroutines after a third of F2, and %d at its end", name, then.goroutines, now.goroutines)
+		}
+	}
+	slices.Sort(notes)
+	return strings.Join(notes, "; "), nil
+}
+
+// redisDo sends a command to Redis, past the proxies.
 func (r *run) redisDo(command string) error {
 	answer, err := child.RedisDo(r.redis.Addr(), 5*time.Second, command)
 	if err == nil && strings.HasPrefix(answer, "-") {
@@ -157,43 +202,6 @@ func fillRedis(ctx context.Context, r *run, d time.Duration) (string, error) {
 	}
 	hold(ctx, d)
 	return "", r.redisDo("CONFIG SET maxmemory 0")
-}
-
-// emptied notes that what the cache held up to now may be lost.
-func (r *run) emptied() {
-	r.journal.note(func(j *journal) { j.emptied = append(j.emptied, time.Now()) })
-}
-
-func emptyRedis(ctx context.Context, r *run, d time.Duration) (string, error) {
-	// A replica without a master answers reads and refuses writes.
-	if err := r.redisDo("REPLICAOF 127.0.0.1 1"); err != nil {
-		return "", err
-	}
-	hold(ctx, d/3)
-	if err := r.redisDo("REPLICAOF NO ONE"); err != nil {
-		return "", err
-	}
-	r.redis.Kill()
-	if err := os.RemoveAll(filepath.Join(r.redis.Dir(), "appendonlydir")); err != nil {
-		return "", err
-	}
-	r.emptied()
-	hold(ctx, d/3)
-	err := r.redis.Restart()
-	hold(ctx, d/3)
-	return "", err
-}
-
-func flushRedis(ctx context.Context, r *run, d time.Duration) (string, error) {
-	const times = 3
-	for range times {
-		if err := r.redisDo("FLUSHALL"); err != nil {
-			return "", err
-		}
-		r.emptied()
-		hold(ctx, d/times)
-	}
-	return "", nil
 }
 
 func slowRedis(ctx context.Context, r *run, d time.Duration) (string, error) {
@@ -220,6 +228,7 @@ func slowRedis(ctx context.Context, r *run, d time.Duration) (string, error) {
 }
 
 func killBroker(ctx context.Context, r *run, d time.Duration) (string, error) {
+	r.killed()
 	r.broker.Kill()
 	hold(ctx, d)
 	began := time.Now()
@@ -227,10 +236,16 @@ func killBroker(ctx context.Context, r *run, d time.Duration) (string, error) {
 	return fmt.Sprintf("the broker started in %s", time.Since(began).Round(time.Millisecond)), err
 }
 
+// killed notes the moment of a kill, for the plots.
+func (r *run) killed() {
+	r.journal.note(func(j *journal) { j.kills = append(j.kills, time.Now()) })
+}
+
 // kill kills one API and starts it again after some time.
 func (r *run) kill(ctx context.Context, i int, for_ time.Duration) error {
 	back := r.away(i, false)
 	defer back()
+	r.killed()
 	r.apis[i].Kill()
 	hold(ctx, for_)
 	return r.apis[i].Restart()
@@ -276,39 +291,6 @@ func stopAPI(ctx context.Context, r *run, d time.Duration) (string, error) {
 	took := time.Since(began).Round(time.Millisecond)
 	hold(ctx, d-time.Since(began))
 	return fmt.Sprintf("ended in %s", took), r.apis[0].Restart()
-}
-
-func revoke(ctx context.Context, r *run, d time.Duration) (string, error) {
-	registered, err := r.register(ctx, fmt.Sprintf("revoked-%d", time.Now().UnixNano()), oneDay)
-	if err != nil {
-		return "", err
-	}
-	cam, err := r.newForeignCamera(registered, r.cfg.Seed)
-	if err != nil {
-		return "", err
-	}
-	cut, err := cam.connect()
-	if err != nil {
-		return "", err
-	}
-	defer cam.disconnect()
-	path := "/v1/devices/" + registered.ID + "/certificates/" + registered.Certificates[0].Fingerprint
-	began := time.Now()
-	if got := r.http.do(ctx, 0, r.admin, request{op: opStaff, method: http.MethodDelete, path: path}); got.status != http.StatusNoContent {
-		return "", fmt.Errorf("revoke: %d %s %s", got.status, got.code, got.err)
-	}
-	const within = time.Second
-	select {
-	case <-cut:
-	case <-time.After(within):
-		r.violation(lingering, "still connected %s after its certificate was revoked", within)
-	}
-	took := time.Since(began).Round(time.Millisecond)
-	if _, err := cam.connect(); err == nil {
-		r.violation(lingering, "connected again with a revoked certificate")
-	}
-	hold(ctx, d-time.Since(began))
-	return fmt.Sprintf("cut after %s", took), nil
 }
 
 func cutOff(ctx context.Context, r *run, d time.Duration) (string, error) {

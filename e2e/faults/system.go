@@ -1,6 +1,7 @@
 package faults
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -11,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"signaldevice/access"
@@ -20,7 +22,6 @@ import (
 const (
 	apiCount    = 2
 	clientCount = 8
-	anyPort     = "127.0.0.1:0"
 )
 
 // commands is the catalogue of the runs: deadlines are short, so that a run sees their end.
@@ -46,26 +47,54 @@ const commands = `commands:
     permission: commands.status
     deliver_within: 5s
     reply_within: 8s
+    args:
+      type: object
+      additionalProperties: false
+      properties:
+        nonce: {type: string}
 `
 
-// Build compiles the program into a folder and returns the path of the executable.
-func Build(ctx context.Context, dir string) (string, error) {
+// Build compiles the program into a folder and returns the path of the executable. With a movable clock it can go through
+// F14; the first such build compiles the standard library, too, which takes a minute or two.
+func Build(ctx context.Context, dir string, movable bool) (string, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return "", err
+	}
 	binary := filepath.Join(dir, "signal-device")
-	out, err := exec.CommandContext(ctx, "go", "build", "-o", binary, "signaldevice/cmd/signal-device").CombinedOutput()
+	args := []string{"build", "-o", binary}
+	if movable {
+		overlay, err := movableClock(ctx, dir)
+		if err != nil {
+			return "", err
+		}
+		args = append(args, "-overlay", overlay)
+	}
+	out, err := exec.CommandContext(ctx, "go", append(args, "signaldevice/cmd/signal-device")...).CombinedOutput()
 	if err != nil {
 		return "", fmt.Errorf("build: %w\n%s", err, out)
 	}
 	return binary, nil
 }
 
+// conditions are what a system has from its start to its end.
+type conditions struct {
+	clocks     bool          // they can be moved: the program was built for that
+	redisAhead time.Duration // the clock of Redis
+	memory     string        // GOMEMLIMIT of broker and APIs; "": none
+	disk       int64         // bytes for the broker's files; 0: no bound of ours
+}
+
 // system is the processes of one run and the ways between them.
 type system struct {
 	dir, binary string
+	under       conditions
 
-	redis, broker *child.Process
-	at            ready // where the broker listens
-	apis          [apiCount]*api
-	toCameras     *proxy // from cameras to the broker
+	redis, broker           *child.Process
+	redisClock, brokerClock *clock
+	brokerAdmin             string
+	at                      ready // where the broker listens
+	apis                    [apiCount]*api
+	toCameras               *proxy // from cameras to the broker
 
 	admin   client
 	clients []client
@@ -79,7 +108,20 @@ type system struct {
 type api struct {
 	*child.Process
 	toBroker, toRedis *proxy
+	clock             *clock
+	admin             string
+	at                atomic.Pointer[string] // where it listens, if not at its process's port
 }
+
+// base is where its API begins.
+func (a *api) base() string {
+	if at := a.at.Load(); at != nil {
+		return "http://" + *at
+	}
+	return "http://" + a.Addr()
+}
+
+func apiName(i int) string { return fmt.Sprintf("api-%d", i) }
 
 // ready is what a started program tells of itself.
 type ready struct {
@@ -93,8 +135,8 @@ type ready struct {
 }
 
 // startSystem starts everything but the cameras. An error leaves nothing running.
-func startSystem(binary, dir string) (s *system, err error) {
-	s = &system{dir: dir, binary: binary, journal: newJournal()}
+func startSystem(ctx context.Context, binary, dir string, under conditions) (_ *system, err error) {
+	s := &system{dir: dir, binary: binary, under: under, journal: newJournal()}
 	defer func() {
 		if err != nil {
 			s.stop()
@@ -104,10 +146,10 @@ func startSystem(binary, dir string) (s *system, err error) {
 	if err := errors.Join(os.WriteFile(catalogue, []byte(commands), 0o600), s.createClients(tokens)); err != nil {
 		return nil, err
 	}
-	if s.redis, err = s.start(child.Redis()); err != nil {
+	if err := s.startRedis(ctx); err != nil {
 		return nil, err
 	}
-	if err := s.startBroker(); err != nil {
+	if err := s.startBroker(ctx); err != nil {
 		return nil, err
 	}
 	proxies := newProxies()
@@ -123,8 +165,8 @@ func startSystem(binary, dir string) (s *system, err error) {
 	s.toCameras = open("cameras-broker", s.at.MQTT)
 	for i := range s.apis {
 		s.apis[i] = &api{
-			toBroker: open(fmt.Sprintf("api%d-broker", i), s.at.GRPC),
-			toRedis:  open(fmt.Sprintf("api%d-redis", i), s.redis.Addr()),
+			toBroker: open(apiName(i)+"-broker", s.at.GRPC),
+			toRedis:  open(apiName(i)+"-redis", s.redis.Addr()),
 		}
 	}
 	if err != nil {
@@ -171,29 +213,79 @@ func (s *system) createClients(tokens string) error {
 	return errors.Join(append(errs, err)...)
 }
 
-// startBroker starts a broker whose three ports stay the same over all its lives.
-func (s *system) startBroker() error {
-	mqtt, err := child.FreePort()
+// newClock makes the clock of one process, and returns the variable of its environment that names it.
+func (s *system) newClock(name string) (*clock, string, error) {
+	path := filepath.Join(s.dir, name+".clock")
+	c, err := newClock(path)
 	if err != nil {
+		return nil, "", err
+	}
+	s.stops = append(s.stops, c.close)
+	return c, clockVariable + "=" + path, nil
+}
+
+func (s *system) startRedis(ctx context.Context) error {
+	program := child.Redis()
+	var variable string
+	var err error
+	if s.redisClock, variable, err = s.newClock("redis"); err != nil {
 		return err
 	}
-	file := filepath.Join(s.dir, "broker.ready")
-	s.broker, err = s.start(s.own("broker", file, &s.at, func(port int) []string {
-		return []string{
-			"broker", "--data", filepath.Join(s.dir, "broker"), "--admin", anyPort,
-			"--mqtt", fmt.Sprintf("127.0.0.1:%d", mqtt), "--grpc", fmt.Sprintf("127.0.0.1:%d", port),
+	if s.under.redisAhead != 0 {
+		preload, err := movableClockC(ctx, s.dir)
+		if err != nil {
+			return err
 		}
+		program.Env = append(os.Environ(), variable, "LD_PRELOAD="+preload)
+		if err := s.redisClock.set(s.under.redisAhead); err != nil {
+			return err
+		}
+	}
+	s.redis, err = s.start(program)
+	return err
+}
+
+// startBroker starts a broker whose ports stay the same over all its lives.
+func (s *system) startBroker(ctx context.Context) error {
+	data := filepath.Join(s.dir, "broker")
+	if s.under.disk > 0 {
+		unmount, err := mountSmall(ctx, data, s.under.disk)
+		if err != nil {
+			return err
+		}
+		s.stops = append(s.stops, unmount)
+	}
+	var variable string
+	var err error
+	if s.brokerClock, variable, err = s.newClock(brokerName); err != nil {
+		return err
+	}
+	mqtt, errMQTT := freeAddr()
+	admin, errAdmin := freeAddr()
+	if err := errors.Join(errMQTT, errAdmin); err != nil {
+		return err
+	}
+	s.brokerAdmin = admin
+	file := filepath.Join(s.dir, "broker.ready")
+	s.broker, err = s.start(s.own(brokerName, file, variable, &s.at, func(port int) []string {
+		return []string{"broker", "--data", data, "--admin", admin, "--mqtt", mqtt, "--grpc", fmt.Sprintf("127.0.0.1:%d", port)}
 	}))
 	return err
 }
 
-func (s *system) startAPI(i int, a *api, catalogue, tokens string) (*child.Process, error) {
-	name := fmt.Sprintf("api-%d", i)
-	file := filepath.Join(s.dir, name+".ready")
+func (s *system) startAPI(i int, a *api, catalogue, tokens string) (p *child.Process, err error) {
+	var variable string
+	if a.clock, variable, err = s.newClock(apiName(i)); err != nil {
+		return nil, err
+	}
+	if a.admin, err = freeAddr(); err != nil {
+		return nil, err
+	}
+	file := filepath.Join(s.dir, apiName(i)+".ready")
 	var at ready
-	return s.start(s.own(name, file, &at, func(port int) []string {
+	return s.start(s.own(apiName(i), file, variable, &at, func(port int) []string {
 		return []string{
-			"serve", "--http", fmt.Sprintf("127.0.0.1:%d", port), "--admin", anyPort, "--rate", "0",
+			"serve", "--http", fmt.Sprintf("127.0.0.1:%d", port), "--admin", a.admin, "--rate", "0",
 			"--tokens", tokens, "--catalogue", catalogue, "--redis", "redis://" + a.toRedis.Listen,
 			"--broker", a.toBroker.Listen, "--broker-ca", s.at.CA,
 			"--broker-cert", s.at.Service.Cert, "--broker-key", s.at.Service.Key,
@@ -201,12 +293,17 @@ func (s *system) startAPI(i int, a *api, catalogue, tokens string) (*child.Proce
 	}))
 }
 
+func freeAddr() (string, error) {
+	port, err := child.FreePort()
+	return fmt.Sprintf("127.0.0.1:%d", port), err
+}
+
 // own says how to run this program; each start waits for a ready file of its own.
-func (s *system) own(name, file string, at *ready, args func(port int) []string) child.Program {
+func (s *system) own(name, file, clock string, at *ready, args func(port int) []string) child.Program {
 	return child.Program{
 		Name: name,
 		Path: s.binary,
-		Env:  ownEnvironment(os.Environ()),
+		Env:  append(ownEnvironment(os.Environ()), clock, "GOMEMLIMIT="+cmp.Or(s.under.memory, "off")),
 		Args: func(_ string, port int) ([]string, error) {
 			if err := os.Remove(file); err != nil && !errors.Is(err, os.ErrNotExist) {
 				return nil, err

@@ -4,6 +4,8 @@
 //	go run ./e2e/faults/cmd/chaos -fault F1,F10        several, each with a system of its own
 //	go run ./e2e/faults/cmd/chaos -fault all           all of them
 //	go run ./e2e/faults/cmd/chaos -for 15m -rate 200   random faults, from a seed that is printed
+//	go run ./e2e/faults/cmd/chaos -for 10m -soak       no faults: what the processes hold stays flat
+//	go run ./e2e/faults/cmd/chaos -compare             F3, F10 and F11, beside Mosquitto with a bridge into Redis
 //
 // It exits with 0 when every promise was kept, with 1 when one was broken and with 2 when a run could not be made.
 package main
@@ -17,6 +19,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"time"
@@ -44,8 +47,12 @@ type options struct {
 	length time.Duration
 	rate   float64
 	seed   uint64
+	crowd  int
+	soak   bool
+	beside bool
 	html   string
 	doc    string
+	chaos  string
 }
 
 func run(ctx context.Context, args []string, out io.Writer) int {
@@ -58,6 +65,10 @@ func run(ctx context.Context, args []string, out io.Writer) int {
 	flags.Float64Var(&o.rate, "rate", 50, "exchanges a second")
 	flags.Uint64Var(&o.seed, "seed", 0, "of schedule and load; 0: one is drawn")
 	flags.StringVar(&o.html, "html", "", "`file` for a report with plots")
+	flags.IntVar(&o.crowd, "crowd", 2_000, "`devices` that connect at once in F16")
+	flags.BoolVar(&o.soak, "soak", false, "no faults at all")
+	flags.BoolVar(&o.beside, "compare", false, "afterwards F3, F10 and F11 beside Mosquitto with a bridge; without -fault nothing else")
+	flags.StringVar(&o.chaos, "chaos", "", "`file` for the report of a random run, as docs/chaos.md; its plots go beside it, as .svg")
 	flags.StringVar(&o.doc, "doc", "", "`file` for the table of reliability, as docs/reliability.md")
 	if err := flags.Parse(args); err != nil {
 		return exitFailed
@@ -87,15 +98,22 @@ func (o options) runAll(ctx context.Context, out io.Writer, command string) (kep
 		return false, err
 	}
 	defer func() { _ = os.RemoveAll(dir) }() // a temporary folder
-	binary, err := faults.Build(ctx, dir)
-	if err != nil {
-		return false, err
-	}
+	binaries := map[bool]string{}            // with a movable clock or without
 	fmt.Fprintf(out, "seed %d\n", o.seed)
 	kept = true
 	var reports []*faults.Report
-	for _, steps := range runs {
-		report, err := faults.Run(ctx, faults.Config{Binary: binary, Rate: o.rate, Steps: steps, Seed: o.seed, Progress: out})
+	build := func(movable bool) (binary string, err error) {
+		if binaries[movable] == "" {
+			binaries[movable], err = faults.Build(ctx, filepath.Join(dir, fmt.Sprint(movable)), movable)
+		}
+		return binaries[movable], err
+	}
+	for _, cfg := range runs {
+		if cfg.Binary, err = build(cfg.MovesClocks()); err != nil {
+			return false, err
+		}
+		cfg.Progress = out
+		report, err := faults.Run(ctx, cfg)
 		if err != nil {
 			return false, err
 		}
@@ -103,16 +121,36 @@ func (o options) runAll(ctx context.Context, out io.Writer, command string) (kep
 		kept = kept && report.Verdict.OK()
 		reports = append(reports, report)
 	}
+	var contests []faults.Contest
+	if o.beside {
+		binary, err := build(false)
+		if err != nil {
+			return false, err
+		}
+		cfg := faults.Config{Binary: binary, Rate: o.rate, Seed: o.seed, Progress: out}
+		if contests, err = faults.Compare(ctx, cfg, o.each); err != nil {
+			return false, err
+		}
+	}
 	return kept, errors.Join(
 		write(o.html, func(w io.Writer) error { return faults.WriteHTML(w, reports) }),
-		write(o.doc, func(w io.Writer) error { return faults.WriteReliability(w, reports, command) }),
+		o.writeChaos(reports, command),
+		write(o.doc, func(w io.Writer) error { return faults.WriteReliability(w, reports, contests, command) }),
 	)
 }
 
-// runs returns the steps of each run.
-func (o options) runs() ([][]faults.Step, error) {
-	if o.fault == "" {
-		return [][]faults.Step{faults.Random(o.seed, o.length)}, nil
+// runs returns what each run does.
+func (o options) runs() ([]faults.Config, error) {
+	cfg := faults.Config{Rate: o.rate, Seed: o.seed, Crowd: o.crowd}
+	switch {
+	case o.fault == "" && o.beside:
+		return nil, nil
+	case o.soak:
+		cfg.Calm = o.length
+		return []faults.Config{cfg}, nil
+	case o.fault == "":
+		cfg.Steps = faults.Random(o.seed, o.length)
+		return []faults.Config{cfg}, nil
 	}
 	chosen := faults.Faults()
 	if o.fault != "all" {
@@ -125,11 +163,25 @@ func (o options) runs() ([][]faults.Step, error) {
 			chosen = append(chosen, f)
 		}
 	}
-	var runs [][]faults.Step
+	var runs []faults.Config
 	for _, f := range chosen {
-		runs = append(runs, []faults.Step{{Fault: f, After: 2 * time.Second, For: o.each}})
+		cfg.Steps = []faults.Step{{Fault: f, After: 2 * time.Second, For: o.each}}
+		runs = append(runs, cfg)
 	}
 	return runs, nil
+}
+
+// writeChaos writes the report of a long run and its plots, where they are asked for.
+func (o options) writeChaos(reports []*faults.Report, command string) error {
+	if o.chaos == "" || len(reports) == 0 {
+		return nil
+	}
+	r := reports[0]
+	plots := strings.TrimSuffix(o.chaos, filepath.Ext(o.chaos)) + ".svg"
+	return errors.Join(
+		write(plots, func(w io.Writer) error { return faults.WriteSVG(w, r) }),
+		write(o.chaos, func(w io.Writer) error { return faults.WriteChaos(w, r, command, filepath.Base(plots)) }),
+	)
 }
 
 // write makes a file, where one is asked for.
