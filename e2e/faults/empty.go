@@ -2,6 +2,7 @@ package faults
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
@@ -14,11 +15,11 @@ import (
 	"signaldevice/device"
 )
 
-// Both scripts return every record in Redis with its key, which ends in its seq. Nothing comes between reading and
-// removing them.
+// Both scripts return every string in Redis, and so every record. Nothing comes between reading and removing them.
 const (
-	listRecords  = `local r = {} for _, k in ipairs(redis.call('KEYS', 'reply{*')) do r[#r+1] = k r[#r+1] = redis.call('GET', k) end return r`
-	flushRecords = `local r = {} for _, k in ipairs(redis.call('KEYS', 'reply{*')) do r[#r+1] = k r[#r+1] = redis.call('GET', k) end redis.call('FLUSHALL') return r`
+	listStrings  = `local r = {} for _, k in ipairs(redis.call('KEYS', '*')) do if redis.call('TYPE', k).ok == 'string' then r[#r+1] = redis.call('GET', k) end end `
+	listRecords  = listStrings + `return r`
+	flushRecords = listStrings + `redis.call('FLUSHALL') return r`
 )
 
 // emptied runs one of the scripts and notes what it found: these replies, and no others, may be lost by what follows.
@@ -33,12 +34,10 @@ func (r *run) emptied(ctx context.Context, script string) error {
 		return fmt.Errorf("redis: list of records: %w", err)
 	}
 	var slots []slot
-	for i := 0; i+1 < len(found); i += 2 {
-		s, err := slotOf(found[i], found[i+1])
-		if err != nil {
-			return err
+	for _, record := range found {
+		if s, ok := slotOf(record); ok {
+			slots = append(slots, s)
 		}
-		slots = append(slots, s)
 	}
 	r.journal.note(func(j *journal) {
 		j.emptied = append(j.emptied, time.Now())
@@ -49,17 +48,15 @@ func (r *run) emptied(ctx context.Context, script string) error {
 	return nil
 }
 
-// slotOf tells whose record it is: the key ends in the seq, and the record begins with the request id.
-func slotOf(key, record string) (s slot, err error) {
+// slotOf tells whose record it is: its request id is in it, followed by its seq.
+func slotOf(record string) (s slot, ok bool) {
 	at := strings.Index(record, device.RequestIDPrefix)
 	if at < 0 || len(record) < at+device.RequestIDLen {
-		return s, fmt.Errorf("redis: the record %q has no request id", key)
+		return s, false
 	}
-	s.request = record[at : at+device.RequestIDLen]
-	if _, err = fmt.Sscanf(key[strings.LastIndex(key, ":")+1:], "%d", &s.seq); err != nil {
-		return s, fmt.Errorf("redis: the key %q has no seq: %w", key, err)
-	}
-	return s, nil
+	end := at + device.RequestIDLen
+	seq, n := binary.Varint([]byte(record[end:]))
+	return slot{record[at:end], int(seq)}, n > 0
 }
 
 // flushRedis empties a Redis that goes on.
