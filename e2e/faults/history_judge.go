@@ -58,15 +58,16 @@ func (j *journal) followed() map[slot]bool {
 // has only the first: it allows whatever the others do.
 func (j *journal) steps(s slot) (steps []step) {
 	owner := j.owner(s.request)
-	made, device := j.put(s, owner)
-	if owner == "" || made.from.IsZero() {
+	if owner == "" {
 		return nil
 	}
-	steps = append(steps, made)
-	final := j.replies[s].final
+	made, told := j.replies[s]
+	if told {
+		steps = append(steps, step{put, owner, made.hash, span{made.made, made.acked}})
+	}
 	var lost, firstRead time.Time
 	mayHaveRead := func(at span) {
-		if from := later(at.from, made.from); at.to.Add(lateEffect).After(made.from) && (lost.IsZero() || from.Before(lost)) {
+		if from := later(at.from, made.made); at.to.Add(lateEffect).After(made.made) && (lost.IsZero() || from.Before(lost)) {
 			lost = from
 		}
 	}
@@ -81,27 +82,17 @@ func (j *journal) steps(s slot) (steps []step) {
 		case g.client != owner:
 		case g.kind == blind:
 			mayHaveRead(g.span)
-		case g.kind == all && (final || !g.final):
+		case g.kind == all && (made.final || !g.final):
 			steps = append(steps, step{kind: getNone, client: g.client, span: g.span})
 		}
 	}
-	for _, at := range j.history.blind[place{owner, device}] {
+	for _, at := range j.history.blind[place{owner, made.device}] {
 		mayHaveRead(at)
 	}
 	if !lost.IsZero() {
 		steps = append(steps, step{kind: getLost, client: owner, span: span{from: lost}})
 	}
-	return append(steps, j.disturbances(made.from, firstRead)...)
-}
-
-// put returns how a slot was filled, and by which device. Simulated cameras do not tell: they did it somewhen after the
-// request was accepted, with a body that the first reading tells.
-func (j *journal) put(s slot, owner string) (step, string) {
-	if p, told := j.replies[s]; told {
-		return step{put, owner, p.hash, span{p.made, p.acked}}, p.device
-	}
-	a := j.accepted[s.request]
-	return step{put, owner, noHash, span{from: a.at}}, a.device
+	return append(steps, j.disturbances(s, made.made, firstRead)...)
 }
 
 func later(a, b time.Time) time.Time {
@@ -113,7 +104,7 @@ func later(a, b time.Time) time.Time {
 
 // disturbances returns the faults and losses of the cache that can touch a slot which was put then and first read then;
 // zero: never.
-func (j *journal) disturbances(from, firstRead time.Time) (steps []step) {
+func (j *journal) disturbances(s slot, from, firstRead time.Time) (steps []step) {
 	soon := firstRead.Add(ackTail)
 	for _, f := range j.faults {
 		if f.until().After(from) && (firstRead.IsZero() || f.from.Before(soon)) {
@@ -121,8 +112,8 @@ func (j *journal) disturbances(from, firstRead time.Time) (steps []step) {
 		}
 	}
 	for _, at := range j.emptied {
-		if at.After(from) {
-			steps = append(steps, step{kind: empty, span: span{at.Add(-clockSlack), at}})
+		if j.dropped[s] && at.After(from) {
+			steps = append(steps, step{kind: empty, span: span{at.Add(-clockSlack), at.Add(clockSlack)}})
 		}
 	}
 	return steps

@@ -13,7 +13,6 @@ const (
 	recordLife = time.Hour        // of a cache's record, likewise
 	clockSlack = time.Second      // between a client's look at its clock and the service's
 	ackTail    = 5 * time.Second  // until a reply that was read has certainly left the queue, where nothing is broken
-	noHash     = ""               // of a put by a simulated camera: its first reading tells
 )
 
 // step is an operation on a slot, the place of one reply.
@@ -68,7 +67,7 @@ type slotState struct {
 //   - a call whose answer was lost, or said that it did not know, may have read the reply at any time since its begin;
 //   - a reply may be given again after the grace where a fault came between its put and its first read, or within
 //     ackTail after that: then a copy can be left which nobody knows was read. A fault that came later excuses nothing;
-//   - an emptied cache may have taken the reply with it;
+//   - an emptied cache may have taken a reply with it that was in it;
 //   - an answer which gives the final reply says nothing of progress that it does not give: who has the end needs no
 //     more. The caller leaves such steps out.
 //
@@ -126,9 +125,6 @@ func (s slotState) after(x step) []slotState {
 }
 
 func (s slotState) afterGet(x step) []slotState {
-	if s.hash == noHash {
-		s.hash = x.hash
-	}
 	late := s.read && !s.latest.IsZero() && x.from.After(s.latest.Add(readGrace+clockSlack))
 	if !s.there || s.lost || x.client != s.owner || x.hash != s.hash || late && !s.disturbed {
 		return nil
