@@ -15,7 +15,7 @@ import (
 
 const (
 	span       = 6 * time.Hour       // records created in one share the first token of their subjects
-	slice      = 2 * time.Minute     // and the second one, in one of these
+	slice      = 30 * time.Second    // and the second one, in one of these
 	clockSlack = 24 * time.Hour      // how far ahead of the clock records may be: it may have been set back
 	longestRun = 60 * 24 * time.Hour // of a request: two deadlines of 30 days
 )

@@ -47,7 +47,7 @@ type Config struct {
 }
 
 // Store keeps request records in a JetStream stream, the last version of each under its own subject,
-// `r.<6 h of its creation>.<2 min of it>.<mailbox>.<uuid>.<device>`. It is safe for concurrent use.
+// `r.<6 h of its creation>.<30 s of it>.<mailbox>.<uuid>.<device>`. It is safe for concurrent use.
 type Store struct {
 	cfg      Config
 	appender *stream.Appender
