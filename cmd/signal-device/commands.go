@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/url"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -125,7 +126,16 @@ func (c commandInfo) row() []string {
 }
 
 func (c commandInfo) print(w io.Writer) error {
-	within := func(seconds float64) string { return time.Duration(seconds * float64(time.Second)).String() }
+	within := func(seconds float64) string {
+		text := time.Duration(seconds * float64(time.Second)).String()
+		if strings.HasSuffix(text, "m0s") {
+			text = strings.TrimSuffix(text, "0s")
+		}
+		if strings.HasSuffix(text, "h0m") {
+			text = strings.TrimSuffix(text, "0m")
+		}
+		return "within " + text
+	}
 	err := writeRows(w, [][]string{
 		{"Name", c.Name},
 		{"Title", c.Title},
@@ -134,8 +144,8 @@ func (c commandInfo) print(w io.Writer) error {
 		{"Allowed", yesNo(c.Allowed)},
 		{"Danger", yesNo(c.Danger)},
 		{"Waits", yesNo(c.Hold)},
-		{"Delivered", "within " + within(c.DeliverWithin)},
-		{"Answered", "within " + within(c.ReplyWithin)},
+		{"Delivered", within(c.DeliverWithin)},
+		{"Answered", within(c.ReplyWithin)},
 		{"Reply", c.Reply.Kind},
 	})
 	if err != nil || len(c.Args) == 0 || slices.Equal(bytes.TrimSpace(c.Args), []byte("null")) {
