@@ -18,6 +18,7 @@ import (
 	mathrand "math/rand/v2"
 	"net"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -106,6 +107,8 @@ type foreignCamera struct {
 	journal     *journal
 	brokerClock *clock
 	rng         *mathrand.Rand // of the reconnecting goroutine alone
+
+	order sync.Mutex // held while replies are published, so that those to one request keep their order
 
 	mu       sync.Mutex
 	client   mqtt.Client              // nil while it is not connected
@@ -259,6 +262,8 @@ func (c *foreignCamera) reply(cmd command, seq int, final bool) {
 		"request_id": cmd.RequestID, "status": status, "seq": seq, "final": final, "result": json.RawMessage(result),
 	})
 	c.journal.publish(s, published{device: c.ID, hash: hashOf(result), final: final, made: time.Now()})
+	c.order.Lock()
+	defer c.order.Unlock()
 	c.mu.Lock()
 	c.pending[s] = body
 	client := c.client
@@ -268,25 +273,31 @@ func (c *foreignCamera) reply(cmd command, seq int, final bool) {
 	}
 }
 
-// publish publishes a reply and waits for its PUBACK. Without one, the next connection publishes it again.
+// publish publishes a reply and does not wait for its PUBACK. Without one, the next connection publishes it again. The
+// caller holds order.
 func (c *foreignCamera) publish(client mqtt.Client, s slot, body json.RawMessage) {
 	token := client.Publish(c.Topics.Events, 1, false, []byte(body))
-	if !token.WaitTimeout(ackTimeout) || token.Error() != nil { // a lost connection ends it with an error
-		return
-	}
-	c.journal.ack(s, time.Now())
-	c.mu.Lock()
-	delete(c.pending, s)
-	c.mu.Unlock()
+	go func() {
+		if !token.WaitTimeout(ackTimeout) || token.Error() != nil { // a lost connection ends it with an error
+			return
+		}
+		c.journal.ack(s, time.Now())
+		c.mu.Lock()
+		delete(c.pending, s)
+		c.mu.Unlock()
+	}()
 }
 
+// publishPending publishes what has no PUBACK yet, by seq: what comes after a final reply is none any more.
 func (c *foreignCamera) publishPending() {
+	c.order.Lock()
+	defer c.order.Unlock()
 	c.mu.Lock()
 	client := c.client
 	waiting := maps.Clone(c.pending)
 	c.mu.Unlock()
-	for s, body := range waiting {
-		go c.publish(client, s, body)
+	for _, s := range slices.SortedFunc(maps.Keys(waiting), func(a, b slot) int { return a.seq - b.seq }) {
+		c.publish(client, s, waiting[s])
 	}
 }
 

@@ -40,7 +40,7 @@ oracle share the machine, so latencies are no benchmark. The program's clocks ar
 
 ![Throughput, latency, and what the processes held](%s)
 
-Grey red: a fault. A red line: a kill. Orange on top: answers said that something was missing.
+Pale red: a fault. A red line: a kill. Orange on top: answers said that something was missing.
 
 ## What became of every reply
 

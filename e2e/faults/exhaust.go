@@ -12,7 +12,10 @@ import (
 	"time"
 )
 
-const diskSize = 48 << 20
+const (
+	diskSize     = 48 << 20
+	reopenWithin = 45 * time.Second // a broker whose files broke under it notices, and opens them anew
+)
 
 // mountSmall makes a folder a file system of its own, in memory, that holds so many bytes. Only root may.
 func mountSmall(ctx context.Context, dir string, bytes int64) (unmount func(), err error) {

@@ -13,6 +13,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"signaldevice/testserver/child"
 )
 
@@ -226,18 +228,23 @@ type Contest struct {
 	Recovered time.Duration
 }
 
-// Compare lets every contender go through the faults of a contest, each in a system of its own, under the same load.
-func Compare(ctx context.Context, cfg Config, each time.Duration) (contests []Contest, err error) {
-	for _, f := range contestFaults() {
-		for _, c := range contenders {
-			one, err := contest(ctx, cfg, c, f, each)
-			if err != nil {
-				return nil, fmt.Errorf("%s: %s: %w", f.ID, c.name, err)
+// Compare lets every contender go through the faults of a contest, each in a system of its own, under the same load, so
+// many side by side.
+func Compare(ctx context.Context, cfg Config, each time.Duration, parallel int) ([]Contest, error) {
+	chosen := contestFaults()
+	contests := make([]Contest, len(chosen)*len(contenders))
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(parallel)
+	for i := range contests {
+		f, c := chosen[i/len(contenders)], contenders[i%len(contenders)]
+		group.Go(func() (err error) {
+			if contests[i], err = contest(ctx, cfg, c, f, each); err != nil {
+				return fmt.Errorf("%s: %s: %w", f.ID, c.name, err)
 			}
-			contests = append(contests, one)
-		}
+			return nil
+		})
 	}
-	return contests, nil
+	return contests, group.Wait()
 }
 
 func contest(ctx context.Context, cfg Config, c contender, f *Fault, each time.Duration) (Contest, error) {

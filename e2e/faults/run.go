@@ -1,6 +1,7 @@
 package faults
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -103,7 +104,7 @@ func (r *run) run(ctx context.Context) (*Report, error) {
 	}
 	r.out.line("%d cameras, %d clients, %g exchanges a second", foreignCameras+ownCameras, clientCount, r.cfg.Rate)
 
-	if took, amiss := r.recovery(ctx); took < 0 { // a first exchange at each API, so that its pools are there
+	if took, amiss := r.recovery(ctx, startWithin); took < 0 { // a first exchange at each API, so that its pools are there
 		return nil, fmt.Errorf("the system does not work: %s", amiss)
 	}
 	before := r.resources(ctx)
@@ -245,10 +246,11 @@ func (r *run) steps(ctx context.Context) error {
 			return fmt.Errorf("%s: %w", f.ID, err)
 		}
 		var amiss string
-		at.recovered, amiss = r.recovery(ctx)
+		within := cmp.Or(f.within, recoverWithin)
+		at.recovered, amiss = r.recovery(ctx, within)
 		r.journal.note(func(j *journal) { j.faults = append(j.faults, at) })
 		if at.recovered < 0 {
-			r.violation(noRecovery, "%s was over and the system was not well %s later: %s", f.ID, recoverWithin, amiss)
+			r.violation(noRecovery, "%s was over and the system was not well %s later: %s", f.ID, within, amiss)
 		}
 		r.out.line("   well again after %s %s", recovered(at.recovered), note)
 	}
@@ -258,7 +260,7 @@ func (r *run) steps(ctx context.Context) error {
 
 // recovery waits until each API misses nothing and makes a whole exchange, and returns how long that took; negative:
 // it did not, and what was amiss.
-func (r *run) recovery(ctx context.Context) (time.Duration, string) {
+func (r *run) recovery(ctx context.Context, within time.Duration) (time.Duration, string) {
 	began := time.Now()
 	for i := range r.apis {
 		for {
@@ -266,7 +268,7 @@ func (r *run) recovery(ctx context.Context) (time.Duration, string) {
 			if amiss == "" {
 				break
 			}
-			if time.Since(began) > recoverWithin || ctx.Err() != nil {
+			if time.Since(began) > within || ctx.Err() != nil {
 				return -1, amiss
 			}
 			r.supervise()

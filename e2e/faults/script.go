@@ -30,6 +30,8 @@ type Fault struct {
 	// under is what the system needs from its start; such a fault is in no random schedule, but for one that needs
 	// clocks alone.
 	under conditions
+
+	within time.Duration // until all has to be well again; 0: recoverWithin
 }
 
 // Faults returns all faults, in their order.
@@ -52,11 +54,11 @@ func Faults() []*Fault {
 		{ID: "F14", Name: "clocks of the APIs set 2 h ahead and back", Must: "nobody notices", make: moveAPIs, allows: needsNothing, under: conditions{clocks: true}},
 		{ID: "F14b", Name: "clock of the broker set 2 h ahead, then 2 h back", Must: "deadlines by its clock, nothing lost", make: moveBroker, under: conditions{clocks: true}},
 		{ID: "F14c", Name: "clock of Redis 2 h ahead from the start, then set 4 h back", Must: "TTL by its clock, no reply expires early", make: moveRedis, allows: needsNothing, under: conditions{clocks: true, redisAhead: clockError}},
-		{ID: "F15", Name: "certificate revoked, another one expires, while connected", Must: "cut within 1 s, and within 60 s", make: endCertificates, allows: needsNothing},
-		{ID: "F16", Name: "many devices connect at once", Must: "admitted at a bounded rate; the API serves on", make: storm, allows: needsNothing},
-		{ID: "F17", Name: "no file descriptors left at the broker", Must: "no connection accepted, no PUBACK without I1, recovers alone", make: exhaustFiles},
-		{ID: "F17b", Name: "disk of the broker full", Must: "no PUBACK without I1, recovers alone", make: fillDisk, under: conditions{disk: diskSize}},
-		{ID: "F17c", Name: "GOMEMLIMIT=128MiB, and nothing else", Must: "nobody notices", make: calm, allows: needsNothing, under: conditions{memory: "128MiB"}},
+		{ID: "F15", Name: "certificate revoked, another one expires, while connected", Must: "cut within 1 s, and within 60 s", make: endCertificates},
+		{ID: "F16", Name: "many devices connect at once", Must: "admitted at a bounded rate; the API serves on", make: storm},
+		{ID: "F17", Name: "no file descriptors left at the broker", Must: "no connection accepted, no PUBACK without I1, recovers alone", make: exhaustFiles, within: reopenWithin},
+		{ID: "F17b", Name: "disk of the broker full", Must: "no PUBACK without I1, recovers alone", make: fillDisk, under: conditions{disk: diskSize}, within: reopenWithin},
+		{ID: "F17c", Name: "GOMEMLIMIT=128MiB, and nothing else", Must: "nobody notices", make: calm, under: conditions{memory: "128MiB"}},
 		{ID: "F18", Name: "readers that never read", Must: "dropped; others unaffected", make: neverRead},
 		{ID: "F19", Name: "one API cut off from Redis, then from the broker", Must: "no reply to two clients, none lost", make: cutOff},
 	}

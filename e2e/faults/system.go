@@ -260,15 +260,13 @@ func (s *system) startBroker(ctx context.Context) error {
 	if s.brokerClock, variable, err = s.newClock(brokerName); err != nil {
 		return err
 	}
-	mqtt, errMQTT := freeAddr()
-	admin, errAdmin := freeAddr()
-	if err := errors.Join(errMQTT, errAdmin); err != nil {
-		return err
-	}
-	s.brokerAdmin = admin
+	var mqtt string
 	file := filepath.Join(s.dir, "broker.ready")
 	s.broker, err = s.start(s.own(brokerName, file, variable, &s.at, func(port int) []string {
-		return []string{"broker", "--data", data, "--admin", admin, "--mqtt", mqtt, "--grpc", fmt.Sprintf("127.0.0.1:%d", port)}
+		if s.broker == nil { // each attempt at the first start has ports of its own
+			mqtt, s.brokerAdmin = freeAddr(), freeAddr()
+		}
+		return []string{"broker", "--data", data, "--admin", s.brokerAdmin, "--mqtt", mqtt, "--grpc", fmt.Sprintf("127.0.0.1:%d", port)}
 	}))
 	return err
 }
@@ -278,12 +276,12 @@ func (s *system) startAPI(i int, a *api, catalogue, tokens string) (p *child.Pro
 	if a.clock, variable, err = s.newClock(apiName(i)); err != nil {
 		return nil, err
 	}
-	if a.admin, err = freeAddr(); err != nil {
-		return nil, err
-	}
 	file := filepath.Join(s.dir, apiName(i)+".ready")
 	var at ready
 	return s.start(s.own(apiName(i), file, variable, &at, func(port int) []string {
+		if a.Process == nil {
+			a.admin = freeAddr()
+		}
 		return []string{
 			"serve", "--http", fmt.Sprintf("127.0.0.1:%d", port), "--admin", a.admin, "--rate", "0",
 			"--tokens", tokens, "--catalogue", catalogue, "--redis", "redis://" + a.toRedis.Listen,
@@ -293,9 +291,13 @@ func (s *system) startAPI(i int, a *api, catalogue, tokens string) (p *child.Pro
 	}))
 }
 
-func freeAddr() (string, error) {
+// freeAddr returns an address that was free a moment ago, or one on which nobody can listen.
+func freeAddr() string {
 	port, err := child.FreePort()
-	return fmt.Sprintf("127.0.0.1:%d", port), err
+	if err != nil {
+		port = -1
+	}
+	return fmt.Sprintf("127.0.0.1:%d", port)
 }
 
 // own says how to run this program; each start waits for a ready file of its own.

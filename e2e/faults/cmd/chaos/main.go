@@ -24,6 +24,8 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"signaldevice/e2e/faults"
 )
 
@@ -42,17 +44,18 @@ func main() {
 }
 
 type options struct {
-	fault  string
-	each   time.Duration
-	length time.Duration
-	rate   float64
-	seed   uint64
-	crowd  int
-	soak   bool
-	beside bool
-	html   string
-	doc    string
-	chaos  string
+	fault    string
+	each     time.Duration
+	length   time.Duration
+	rate     float64
+	seed     uint64
+	crowd    int
+	parallel int
+	soak     bool
+	beside   bool
+	html     string
+	doc      string
+	chaos    string
 }
 
 func run(ctx context.Context, args []string, out io.Writer) int {
@@ -66,6 +69,7 @@ func run(ctx context.Context, args []string, out io.Writer) int {
 	flags.Uint64Var(&o.seed, "seed", 0, "of schedule and load; 0: one is drawn")
 	flags.StringVar(&o.html, "html", "", "`file` for a report with plots")
 	flags.IntVar(&o.crowd, "crowd", 2_000, "`devices` that connect at once in F16")
+	flags.IntVar(&o.parallel, "parallel", 1, "how many `runs` go on side by side")
 	flags.BoolVar(&o.soak, "soak", false, "no faults at all")
 	flags.BoolVar(&o.beside, "compare", false, "afterwards F3, F10 and F11 beside Mosquitto with a bridge; without -fault nothing else")
 	flags.StringVar(&o.chaos, "chaos", "", "`file` for the report of a random run, as docs/chaos.md; its plots go beside it, as .svg")
@@ -101,25 +105,34 @@ func (o options) runAll(ctx context.Context, out io.Writer, command string) (kep
 	binaries := map[bool]string{}            // with a movable clock or without
 	fmt.Fprintf(out, "seed %d\n", o.seed)
 	kept = true
-	var reports []*faults.Report
 	build := func(movable bool) (binary string, err error) {
 		if binaries[movable] == "" {
 			binaries[movable], err = faults.Build(ctx, filepath.Join(dir, fmt.Sprint(movable)), movable)
 		}
 		return binaries[movable], err
 	}
-	for _, cfg := range runs {
-		if cfg.Binary, err = build(cfg.MovesClocks()); err != nil {
+	for i := range runs {
+		runs[i].Progress = out
+		if runs[i].Binary, err = build(runs[i].MovesClocks()); err != nil {
 			return false, err
 		}
-		cfg.Progress = out
-		report, err := faults.Run(ctx, cfg)
-		if err != nil {
-			return false, err
-		}
-		fmt.Fprintln(out, report.Summary())
-		kept = kept && report.Verdict.OK()
-		reports = append(reports, report)
+	}
+	reports := make([]*faults.Report, len(runs))
+	group, side := errgroup.WithContext(ctx)
+	group.SetLimit(o.parallel)
+	for i, cfg := range runs {
+		group.Go(func() (err error) {
+			if reports[i], err = faults.Run(side, cfg); err == nil {
+				fmt.Fprintln(out, reports[i].Summary())
+			}
+			return err
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return false, err
+	}
+	for _, r := range reports {
+		kept = kept && r.Verdict.OK()
 	}
 	var contests []faults.Contest
 	if o.beside {
@@ -128,7 +141,7 @@ func (o options) runAll(ctx context.Context, out io.Writer, command string) (kep
 			return false, err
 		}
 		cfg := faults.Config{Binary: binary, Rate: o.rate, Seed: o.seed, Progress: out}
-		if contests, err = faults.Compare(ctx, cfg, o.each); err != nil {
+		if contests, err = faults.Compare(ctx, cfg, o.each, o.parallel); err != nil {
 			return false, err
 		}
 	}
