@@ -22,7 +22,7 @@ const (
 	progressEvery  = 5 * time.Second
 	drainWorkers   = 8
 	maxPollIDs     = 100
-	settleWithin   = 15 * time.Second // until the cameras have their PUBACKs, in the end
+	settleWithin   = 15 * time.Second // in the end, until the cameras have their PUBACKs, and until a client can read
 )
 
 // Step is one fault of a run.
@@ -345,19 +345,28 @@ func (r *run) drainOne(ctx context.Context, at int, who client, device string) e
 	for len(ids) > 0 {
 		some := ids[:min(len(ids), maxPollIDs)]
 		ids = ids[len(some):]
-		if _, ok := r.http.poll(ctx, at, who, device, some, 0); !ok {
-			return fmt.Errorf("%s could not read the rest at %s", who.name, device)
+		if _, err := r.readRest(ctx, at, who, device, some); err != nil {
+			return err
 		}
 	}
 	for {
-		got, ok := r.http.poll(ctx, at, who, device, nil, 0)
-		if !ok {
-			return fmt.Errorf("%s could not read the rest at %s", who.name, device)
-		}
-		if len(got.Replies) == 0 {
-			return nil
+		got, err := r.readRest(ctx, at, who, device, nil)
+		if err != nil || len(got.Replies) == 0 {
+			return err
 		}
 	}
+}
+
+// readRest polls until it is answered: a machine that has just been through everything may hold up a call.
+func (r *run) readRest(ctx context.Context, at int, who client, device string, ids []string) (got replies, err error) {
+	err = r.await(ctx, settleWithin, "the rest", func() (ok bool) {
+		got, ok = r.http.poll(ctx, at, who, device, ids, 0)
+		return ok
+	})
+	if err != nil {
+		return got, fmt.Errorf("%s could not read the rest at %s within %s", who.name, device, settleWithin)
+	}
+	return got, nil
 }
 
 // askStates asks how every accepted request ended.
