@@ -25,6 +25,9 @@ const (
 	leastRecords    = 1000
 	mostRecords     = 1_000_000 // more than can be listed in time (I7)
 	mostConnections = 1_000_000
+
+	defaultConnections = 20_000
+	leastSpareFiles    = 256
 )
 
 // withDefaults fills in the limits that are not given.
@@ -36,6 +39,9 @@ func (c Config) withDefaults() Config {
 		if *limit.value == 0 {
 			*limit.value = limit.standard
 		}
+	}
+	if c.MaxConnections == 0 {
+		c.MaxConnections = defaultConnections
 	}
 	if c.MaxReplies == 0 {
 		c.MaxReplies = defaultReplies
@@ -70,7 +76,7 @@ func (c Config) Validate() error {
 		lasting("the time that an unread reply is kept", c.Retention, leastRetention, mostRetention),
 		within("the number of request records", c.MaxRequests, leastRecords, mostRecords),
 		lasting("the time that a request record is kept", c.KeepRequests, max(leastKept, c.Retention), mostKept),
-		within("the number of connections", int64(c.MaxConnections), 0, mostConnections),
+		within("the number of connections", int64(c.MaxConnections), 1, mostConnections),
 	} {
 		if err != nil {
 			return err
@@ -81,6 +87,15 @@ func (c Config) Validate() error {
 			inUnits(c.MaxStore), c.MaxRequests, inUnits(c.MaxBytes), inUnits(least))
 	}
 	return nil
+}
+
+// connections is how many devices may be connected where the process may have so many files open; 0: not known. A quarter
+// of them is for the store and for the callers: devices alone must never keep the store from opening its files (F17).
+func (c Config) connections(files int) int {
+	if files == 0 {
+		return c.MaxConnections
+	}
+	return max(1, min(c.MaxConnections, files-max(leastSpareFiles, files/4)))
 }
 
 // leastStore is the smallest store in which every part has the room that it promises.

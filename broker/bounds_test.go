@@ -88,3 +88,24 @@ func TestBroker_SmallStore(t *testing.T) {
 		}
 	}
 }
+
+// F17: however few files a process may have open, devices leave some for the store.
+func TestConfig_ConnectionsLeaveFilesForTheStore(t *testing.T) {
+	for _, tt := range []struct{ configured, files, want int }{
+		{20_000, 0, 20_000}, // not known
+		{20_000, 1 << 20, 20_000},
+		{20_000, 26_667, 20_000},
+		{20_000, 26_664, 19_998},
+		{20_000, 1024, 768},
+		{20_000, 1000, 744},
+		{500, 1024, 500},
+		{20_000, 100, 1},
+	} {
+		if got := (Config{MaxConnections: tt.configured}).connections(tt.files); got != tt.want {
+			t.Errorf("%d configured with %d files: %d, want %d", tt.configured, tt.files, got, tt.want)
+		}
+	}
+	if n := openFiles(); n < 0 {
+		t.Errorf("%d files", n)
+	}
+}

@@ -184,8 +184,13 @@ func (b *Broker) openRegistry(ctx context.Context) (err error) {
 
 func (b *Broker) listenMQTT(context.Context) (err error) {
 	cert := b.identity.ServerCertificate()
+	connections := b.cfg.connections(openFiles())
+	if connections < b.cfg.MaxConnections {
+		b.cfg.Log.Warn("fewer devices than configured may connect: the process may not have enough files open (ulimit -n)",
+			"files", openFiles(), "devices", connections, "configured", b.cfg.MaxConnections)
+	}
 	b.mqtt, err = mqtt.Listen(mqtt.Config{
-		Addr: b.cfg.MQTTAddr, Certificate: &cert, TLS12: b.cfg.TLS12, MaxConnections: b.cfg.MaxConnections,
+		Addr: b.cfg.MQTTAddr, Certificate: &cert, TLS12: b.cfg.TLS12, MaxConnections: connections,
 		Identify: b.registry.ByCertificate, Handler: (*deviceHandler)(b), Clock: b.cfg.Clock, Log: b.cfg.Log,
 	})
 	if err != nil {

@@ -15,6 +15,7 @@ const (
 	storeCheck   = time.Second
 	storeFailing = 5 * time.Second // a stream that answers nothing for so long does not serve
 	storeRoom    = 8 << 20         // bytes that must fit on the disk before opening the store anew is worth while
+	storeFiles   = 64              // files that must be to be had then
 )
 
 // watchStore looks after the store until ctx ends. While a stream takes no writes, callers are told that the broker does
@@ -52,13 +53,23 @@ func (b *Broker) announce(serving bool) {
 	b.health.SetServingStatus("", healthpb.HealthCheckResponse_NOT_SERVING)
 }
 
-// roomIn tries whether a file of some size fits into the folder.
-func roomIn(dir string) error {
+// roomIn tries whether a file of some size fits into the folder, and whether more files can be opened: a store that runs
+// out of them while it opens would come up without some of what it holds.
+func roomIn(dir string) (err error) {
 	path := filepath.Join(dir, "room.tmp")
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err
 	}
 	_, err = f.Write(make([]byte, storeRoom))
-	return errors.Join(err, f.Sync(), f.Close(), os.Remove(path))
+	err = errors.Join(err, f.Sync(), f.Close())
+	for range storeFiles {
+		more, openErr := os.Open(path)
+		if openErr != nil {
+			err = errors.Join(err, openErr)
+			break
+		}
+		defer more.Close()
+	}
+	return errors.Join(err, os.Remove(path))
 }

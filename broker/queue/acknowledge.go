@@ -172,7 +172,7 @@ type mark struct {
 
 // markRead starts the grace of those that are unread.
 func (q *Queue) markRead(ctx context.Context, dev device.ID, ls []leaving, after time.Duration) error {
-	m := mark{dev: dev, due: requests.At(q.cfg.Clock().Add(after))}
+	m := mark{dev: dev, due: requests.At(q.steady().Add(after))}
 	q.mu.Lock()
 	for _, l := range ls {
 		d := q.device(dev)

@@ -159,7 +159,7 @@ func (q *Queue) drained(in Drain, m stream.Message) *Drained {
 			known.stored = m.Seq
 		}
 	}
-	if e.due != 0 && !in.Requests[id] || e.over(requests.At(q.cfg.Clock())) {
+	if e.due != 0 && !in.Requests[id] || e.over(requests.At(q.steady())) {
 		return nil
 	}
 	return &Drained{

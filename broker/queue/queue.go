@@ -99,6 +99,7 @@ type Stats struct {
 // Queue holds the output queues of all devices.
 type Queue struct {
 	cfg      Config
+	opened   time.Time
 	life     uint64
 	appender *stream.Appender
 	marks    *stream.Appender
@@ -141,7 +142,7 @@ func Open(ctx context.Context, cfg Config) (*Queue, error) {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
 	q := &Queue{
-		cfg: cfg, devices: map[device.ID]*deviceQueue{}, begun: map[device.ID]struct{}{}, room: make(chan struct{}, 1),
+		cfg: cfg, opened: cfg.Clock(), devices: map[device.ID]*deviceQueue{}, begun: map[device.ID]struct{}{}, room: make(chan struct{}, 1),
 		quiet: rate.NewLimiter(rate.Every(time.Second), 10),
 	}
 	var err error
@@ -195,6 +196,10 @@ func (q *Queue) Close() {
 	}
 }
 
+// steady is the time that graces are measured by: a clock that is set while the queue is open ends none early or late
+// (F14).
+func (q *Queue) steady() time.Time { return q.opened.Add(q.cfg.Clock().Sub(q.opened)) }
+
 // Stats returns the counters.
 func (q *Queue) Stats() Stats {
 	q.mu.Lock()
@@ -229,7 +234,7 @@ func (q *Queue) Complete(rec *requests.Record) (queued bool) {
 	if err != nil {
 		return false
 	}
-	now := requests.At(q.cfg.Clock())
+	now := requests.At(q.steady())
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	for _, e := range q.devices[rec.Device].all()[claims.UUID] {

@@ -53,7 +53,7 @@ func (q *Queue) sweepLoop(ctx context.Context) {
 		}
 		now := q.cfg.Clock()
 		q.removeBegun(ctx)
-		q.removeDue(ctx, now)
+		q.removeDue(ctx, q.steady())
 		if now.Sub(aged) >= ageEvery {
 			aged = now
 			q.forgetAged(ctx, now)
