@@ -190,6 +190,24 @@ func (c *caller) poll(ctx context.Context, at int, who client, device string, id
 	return got, true
 }
 
+// answered lists the newest of a client's requests to a device that have a reply, as many as one poll may ask for. It reports
+// false where there was no good answer.
+func (c *caller) answered(ctx context.Context, at int, who client, device string) (ids []string, ok bool) {
+	query := url.Values{"device": {device}, "state": {"answered", "progress"}, "limit": {strconv.Itoa(maxPollIDs)}}
+	var got struct {
+		Items []struct {
+			RequestID string `json:"request_id"`
+		} `json:"items"`
+	}
+	if err := c.do(ctx, at, who, request{op: opState, method: http.MethodGet, path: "/v1/requests?" + query.Encode()}).into(&got); err != nil {
+		return nil, false
+	}
+	for _, item := range got.Items {
+		ids = append(ids, item.RequestID)
+	}
+	return ids, true
+}
+
 func (c *caller) noteReplies(who client, asked time.Time, got *replies) {
 	now := time.Now()
 	c.journal.note(func(j *journal) {

@@ -93,7 +93,9 @@ func (l *load) exchange(ctx context.Context, n int, rng *rand.Rand) {
 		hold(ctx, time.Duration(rng.Int64N(int64(longestAbsence))))
 	}
 	if n%4 == 2 && !l.plain { // polls for whatever is there, as an old panel does
-		l.s.http.poll(ctx, x.anyAPI(), x.who, x.device, nil, 0)
+		if _, ok := l.s.http.poll(ctx, x.anyAPI(), x.who, x.device, nil, 0); !ok {
+			x.askAgain(ctx)
+		}
 	}
 	x.awaitFinal(ctx)
 }
@@ -186,6 +188,20 @@ func (x *exchange) awaitFinal(ctx context.Context) {
 			return
 		case "unverified":
 			x.pause(ctx)
+		}
+	}
+}
+
+// askAgain is what a client does whose poll without ids was cut: it looks which of its requests have a reply, and asks for
+// those by id while their grace lasts.
+func (x *exchange) askAgain(ctx context.Context) {
+	for until := time.Now().Add(giveUpAfter); time.Now().Before(until); x.pause(ctx) {
+		ids, ok := x.load.s.http.answered(ctx, x.anyAPI(), x.who, x.device)
+		if ok && len(ids) > 0 {
+			_, ok = x.load.s.http.poll(ctx, x.anyAPI(), x.who, x.device, ids, 0)
+		}
+		if ok {
+			return
 		}
 	}
 }
