@@ -186,7 +186,7 @@ func (b *Broker) listenMQTT(context.Context) (err error) {
 	cert := b.identity.ServerCertificate()
 	connections := b.cfg.connections(openFiles())
 	if connections < b.cfg.MaxConnections {
-		b.cfg.Log.Warn("fewer devices than configured may connect: the process may not have enough files open (ulimit -n)",
+		b.cfg.Log.Info("fewer devices than configured may connect: the process may not have enough files open (ulimit -n)",
 			"files", openFiles(), "devices", connections, "configured", b.cfg.MaxConnections)
 	}
 	b.mqtt, err = mqtt.Listen(mqtt.Config{
