@@ -43,22 +43,36 @@ func stop(t *testing.T, a *App) {
 // get calls the program and returns status and body.
 func get(t *testing.T, url, token string) (int, string) {
 	t.Helper()
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
+	return httpCall(t, http.MethodGet, url, token, nil)
+}
+
+// post calls the program with a body of JSON.
+func post(t *testing.T, url, token, body string) (int, string) {
+	t.Helper()
+	return httpCall(t, http.MethodPost, url, token, strings.NewReader(body))
+}
+
+func httpCall(t *testing.T, method, url, token string, body io.Reader) (int, string) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), method, url, body)
 	if err != nil {
 		t.Fatal(err)
 	}
 	req.Close = true
 	req.Header.Set("Authorization", "Bearer "+token)
+	if body != nil {
+		req.Header.Set("Content-Type", "application/json")
+	}
 	res, err := http.DefaultClient.Do(req)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer res.Body.Close()
-	body, err := io.ReadAll(res.Body)
+	answer, err := io.ReadAll(res.Body)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return res.StatusCode, string(body)
+	return res.StatusCode, string(answer)
 }
 
 func TestStandalone_ListensEverywhereAndLetsGo(t *testing.T) {

@@ -75,19 +75,7 @@ func TestEvents_HowTheyLook(t *testing.T) {
 
 // The document describes the data of each event.
 func TestEvents_FitTheDocument(t *testing.T) {
-	_, asJSON, err := OpenAPI(goodCommands())
-	if err != nil {
-		t.Fatal(err)
-	}
-	doc, err := jsonschema.UnmarshalJSON(bytes.NewReader(asJSON))
-	if err != nil {
-		t.Fatal(err)
-	}
-	compiler := jsonschema.NewCompiler()
-	compiler.DefaultDraft(jsonschema.Draft2020)
-	if err := compiler.AddResource("doc.json", doc); err != nil {
-		t.Fatal(err)
-	}
+	_, compiler := documentSchemas(t)
 	for name, hint := range map[string]dispatch.Hint{"ReplyEvent": aReply, "RequestEvent": aState, "PresenceEvent": aPresence} {
 		_, data := showEvent(dispatch.Event{Hint: hint})
 		b, err := marshal(data)

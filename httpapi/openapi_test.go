@@ -110,21 +110,28 @@ func TestOpenAPI_ListsEveryCode(t *testing.T) {
 	}
 }
 
-// Every example is valid, every operation that takes or gives a body has one.
-func TestOpenAPI_ExamplesAreValid(t *testing.T) {
+// documentSchemas returns the document, and a compiler that knows its schemas as doc.json.
+func documentSchemas(t *testing.T) (doc any, compiler *jsonschema.Compiler) {
+	t.Helper()
 	_, asJSON, err := OpenAPI(goodCommands())
 	if err != nil {
 		t.Fatal(err)
 	}
-	doc, err := jsonschema.UnmarshalJSON(bytes.NewReader(asJSON))
+	doc, err = jsonschema.UnmarshalJSON(bytes.NewReader(asJSON))
 	if err != nil {
 		t.Fatal(err)
 	}
-	compiler := jsonschema.NewCompiler()
+	compiler = jsonschema.NewCompiler()
 	compiler.DefaultDraft(jsonschema.Draft2020)
 	if err := compiler.AddResource("doc.json", doc); err != nil {
 		t.Fatal(err)
 	}
+	return doc, compiler
+}
+
+// Every example is valid, every operation that takes or gives a body has one.
+func TestOpenAPI_ExamplesAreValid(t *testing.T) {
+	doc, compiler := documentSchemas(t)
 	examples := 0
 	walk(doc, "", func(pointer string, node map[string]any) {
 		if !strings.Contains(pointer, "/content/") || node["schema"] == nil {
