@@ -14,8 +14,8 @@ import (
 
 // Times of starting a broker anew.
 const (
-	brokerStopWithin = 5 * time.Second
-	brokerPause      = time.Second
+	brokerStopWithin = time.Second // what waits for its store fails at once
+	brokerPause      = 500 * time.Millisecond
 )
 
 // keeper keeps a broker running: one that has failed is stopped and started again, on the same addresses and the same

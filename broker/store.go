@@ -3,6 +3,7 @@ package broker
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"time"
@@ -12,15 +13,17 @@ import (
 
 // How a store that takes no writes is judged.
 const (
-	storeCheck   = time.Second
+	storeCheck   = 500 * time.Millisecond
 	storeFailing = 5 * time.Second // a stream that answers nothing for so long does not serve
 	storeRoom    = 8 << 20         // bytes that must fit on the disk before opening the store anew is worth while
 	storeFiles   = 64              // files that must be to be had then
 )
 
+var errSilent = fmt.Errorf("a stream has answered nothing for %v", storeFailing)
+
 // watchStore looks after the store until ctx ends. While a stream takes no writes, callers are told that the broker does
-// not serve. A disk that was full and has room again heals only with a new start: then the broker fails, so that
-// whoever started it starts it again. Nothing is lost meanwhile: what could not be written was acknowledged to nobody.
+// not serve. Once there is room again, on the disk and for files, the broker fails, so that whoever started it starts it
+// anew: nothing else heals the store. Nothing is lost meanwhile: what could not be written was acknowledged to nobody.
 func (b *Broker) watchStore(ctx context.Context) {
 	tick := time.NewTicker(storeCheck)
 	defer tick.Stop()
@@ -31,25 +34,30 @@ func (b *Broker) watchStore(ctx context.Context) {
 			return
 		case <-tick.C:
 		}
-		failing := b.engine.Failing()
-		if now := failing < storeFailing; now != serving {
+		broken := b.engine.Broken()
+		if broken == nil && b.engine.Failing() >= storeFailing {
+			broken = errSilent
+		}
+		if now := broken == nil; now != serving {
 			serving = now
-			b.announce(serving)
+			b.announce(broken)
 		}
 		if !serving && roomIn(b.cfg.DataDir) == nil {
-			b.fail(errors.New("broker: the store takes no writes although the disk has room: it has to be opened anew"))
+			b.engine.Abandon()
+			b.fail(fmt.Errorf("broker: there is room, and the store has to be opened anew: %w", broken))
+			return
 		}
 	}
 }
 
 // announce tells health checks whether the broker serves.
-func (b *Broker) announce(serving bool) {
-	if serving {
+func (b *Broker) announce(broken error) {
+	if broken == nil {
 		b.cfg.Log.Info("the store takes writes again")
 		b.health.SetServingStatus("", healthpb.HealthCheckResponse_SERVING)
 		return
 	}
-	b.cfg.Log.Error("the store takes no writes", "folder", b.cfg.DataDir)
+	b.cfg.Log.Error("the store takes no writes", "folder", b.cfg.DataDir, "error", broken)
 	b.health.SetServingStatus("", healthpb.HealthCheckResponse_NOT_SERVING)
 }
 

@@ -86,6 +86,10 @@ func (e *Engine) start(ctx context.Context) error {
 			return err
 		}
 	}
+	// A stream that could not be read would be made anew, empty, by whoever ensures it.
+	if err := e.Broken(); err != nil {
+		return err
+	}
 	return e.connect(ctx)
 }
 
@@ -136,6 +140,10 @@ func (e *Engine) connect(ctx context.Context) (err error) {
 	return ctx.Err()
 }
 
+// Abandon makes everything fail that waits for an answer of a broken stream, and all that is still asked: what it wrote
+// is unknown. Close is to follow.
+func (e *Engine) Abandon() { e.conn.Close() }
+
 // Close stops the server and closes the connection. Appends that were not answered yet fail.
 func (e *Engine) Close() {
 	if e.conn != nil {
@@ -149,9 +157,18 @@ func (e *Engine) Close() {
 // JetStream gives the engine's own interface for what this package does not wrap.
 func (e *Engine) JetStream() jetstream.JetStream { return e.js }
 
-// Failing tells for how long some stream has not answered what was to be written to it; 0: all do. JetStream does not
-// recover by itself from a full disk: a stream that could not write once takes no more writes until the engine is opened
-// anew.
+// Broken tells of a stream that could not be read at the start, or that takes no more writes: JetStream gives a stream up
+// once a write to it has failed, with a full disk or for want of file descriptors, until the engine is opened anew. nil:
+// there is none.
+func (e *Engine) Broken() error {
+	health := e.server.Healthz(&server.HealthzOptions{Details: true})
+	if len(health.Errors) == 0 {
+		return nil
+	}
+	return errors.New(health.Errors[0].Error)
+}
+
+// Failing tells for how long some stream has not answered what was to be written to it; 0: all do.
 func (e *Engine) Failing() time.Duration {
 	e.mu.Lock()
 	defer e.mu.Unlock()

@@ -7,8 +7,11 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -675,5 +678,79 @@ func TestEngine_Failing(t *testing.T) {
 	}
 	if d := e.Failing(); d != 0 {
 		t.Errorf("failing for %v after a write", d)
+	}
+}
+
+// I1: a stream that cannot be read is never taken for an empty one.
+func TestOpen_RefusesAStreamThatCannotBeRead(t *testing.T) {
+	dir := t.TempDir()
+	e := open(t, dir)
+	if _, err := newAppender(t, e).Do(t.Context(), stream.Append{Subject: "t.a"}); err != nil {
+		t.Fatal(err)
+	}
+	e.Close()
+	metas, err := filepath.Glob(filepath.Join(dir, "jetstream", "*", "streams", name, "meta.inf"))
+	if err != nil || len(metas) != 1 {
+		t.Fatal(metas, err)
+	}
+	good, err := os.ReadFile(metas[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(metas[0], []byte("junk"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if again, err := stream.Open(t.Context(), stream.Config{Dir: dir}); err == nil || !strings.Contains(err.Error(), name) {
+		t.Errorf("opened with %v", err)
+		again.Close()
+	}
+	if err := os.WriteFile(metas[0], good, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	e = open(t, dir)
+	defer e.Close()
+	if got := subjects(t, e); !slices.Equal(got, []string{"t.a"}) {
+		t.Errorf("it holds %v", got)
+	}
+}
+
+// F17: a stream that could not write says so at once, and has all that was acknowledged when it is opened anew (I1).
+func TestEngine_Broken(t *testing.T) {
+	dir := t.TempDir()
+	e := open(t, dir)
+	defer func() { e.Close() }()
+	if err := e.Broken(); err != nil {
+		t.Fatal(err)
+	}
+	folder := filepath.Join(dir, "jetstream", "$G", "streams", name, "msgs")
+	if err := os.Rename(folder, folder+".away"); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(folder, nil, 0o600); err != nil { // no further file can be made in it
+		t.Fatal(err)
+	}
+	a := newAppender(t, e)
+	var stored []string
+	for i := range 64 {
+		m := stream.Append{Subject: "t." + strconv.Itoa(i), Data: make([]byte, 512<<10)}
+		if _, err := a.Do(t.Context(), m); err != nil {
+			break
+		}
+		stored = append(stored, m.Subject)
+	}
+	if err := e.Broken(); err == nil || !strings.Contains(err.Error(), name) {
+		t.Fatalf("after %d messages: %v", len(stored), err)
+	}
+	e.Abandon()
+	if _, err := a.Do(t.Context(), stream.Append{Subject: "t.late"}); err == nil {
+		t.Error("stored by a stream that was given up")
+	}
+	if err := errors.Join(os.Remove(folder), os.Rename(folder+".away", folder)); err != nil {
+		t.Fatal(err)
+	}
+	e.Close()
+	e = open(t, dir)
+	if got := subjects(t, e); !slices.Equal(got, stored) {
+		t.Errorf("it holds %v, acknowledged were %v", got, stored)
 	}
 }
