@@ -205,7 +205,7 @@ func (b *Broker) listenMQTT(context.Context) (err error) {
 }
 
 func (b *Broker) listenGRPC(ctx context.Context) (err error) {
-	if b.listener, err = new(net.ListenConfig).Listen(ctx, "tcp", b.cfg.GRPCAddr); err != nil {
+	if b.listener, err = listenForCallers(ctx, b.cfg.GRPCAddr); err != nil {
 		return err
 	}
 	b.onClose(func() { b.listener.Close() })

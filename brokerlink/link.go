@@ -3,7 +3,8 @@
 //
 // It keeps one connection to each broker node and uses the first that is ready. It repeats nothing by itself: a call that
 // was not sent is BrokerUnavailable, one that was cut after it was sent is OutcomeUnknown where it may have changed
-// something. A Link is safe for concurrent use.
+// something. A connection on which nothing comes in for 5 s is given up, also where nothing is asked: Ping is called
+// more often than that by package dispatch. A Link is safe for concurrent use.
 package brokerlink
 
 import (
@@ -12,6 +13,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"strings"
 	"time"
@@ -20,7 +22,6 @@ import (
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/credentials"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
-	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/resolver"
 	"google.golang.org/grpc/resolver/manual"
 
@@ -49,6 +50,7 @@ const (
 	// Windows of a fixed size: with windows that adapt, gRPC measures the line with a ping for nearly every answer.
 	streamWindow     = maxMessage
 	connectionWindow = 4 * maxMessage
+	silence          = 5 * time.Second
 )
 
 // Dial prepares the connection. It does not wait for the broker, which may be started later; an unreadable or
@@ -75,7 +77,7 @@ func Dial(cfg Config) (*Link, error) {
 			MinConnectTimeout: 400 * time.Millisecond, // I7: one attempt at one node
 		}),
 		grpc.WithStaticStreamWindowSize(streamWindow), grpc.WithStaticConnWindowSize(connectionWindow),
-		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: 2 * time.Second}),
+		grpc.WithContextDialer(connect), // and none of gRPC's own pings: they go by the wall clock, and end when that is set back
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage), grpc.MaxCallSendMsgSize(maxMessage)),
 	)
 	if err != nil {
@@ -88,6 +90,21 @@ func Dial(cfg Config) (*Link, error) {
 		devices:  brokerv1.NewDeviceServiceClient(conn),
 		health:   healthpb.NewHealthClient(conn),
 	}, nil
+}
+
+// line is a connection that fails once nothing has come in for some time.
+type line struct{ net.Conn }
+
+func connect(ctx context.Context, addr string) (net.Conn, error) {
+	conn, err := new(net.Dialer).DialContext(ctx, "tcp", addr)
+	return line{conn}, err
+}
+
+func (l line) Read(p []byte) (int, error) {
+	if err := l.SetReadDeadline(time.Now().Add(silence)); err != nil {
+		return 0, err
+	}
+	return l.Conn.Read(p)
 }
 
 // Close ends the connection; calls under way fail.

@@ -169,6 +169,34 @@ func TestLink_ComesBackWithoutARestart(t *testing.T) {
 	}
 }
 
+// A connection that is open and dead, behind a middlebox that forgot it say, does not keep a link from the broker (F2).
+func TestLink_GivesUpADeadConnection(t *testing.T) {
+	b, cfg := start(t)
+	defer stop(t, b)
+	p := newProxy(t, cfg.Addrs[0])
+	cfg.Addrs = []string{p.addr()}
+	l := dial(t, cfg)
+	if err := l.Ping(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	p.freeze()
+	failed := 0
+	for deadline := time.Now().Add(15 * time.Second); ; failed++ {
+		ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+		err := l.Ping(ctx)
+		cancel()
+		if err == nil {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("not back after 15 s")
+		}
+	}
+	if failed == 0 {
+		t.Error("the connection was not dead")
+	}
+}
+
 func TestDial_NamesTheFileAtFault(t *testing.T) {
 	b, good := start(t)
 	defer stop(t, b)

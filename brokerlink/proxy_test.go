@@ -15,8 +15,7 @@ type proxy struct {
 
 	mu     sync.Mutex
 	conns  []net.Conn
-	frozen chan struct{} // closed: nothing is passed on any more
-	once   sync.Once
+	frozen chan struct{} // of the connections there are; closed: nothing is passed on any more
 }
 
 func newProxy(t *testing.T, target string) *proxy {
@@ -50,13 +49,14 @@ func (p *proxy) serve() {
 		}
 		p.mu.Lock()
 		p.conns = append(p.conns, a, b)
+		frozen := p.frozen
 		p.mu.Unlock()
-		p.wg.Go(func() { p.pass(a, b) })
-		p.wg.Go(func() { p.pass(b, a) })
+		p.wg.Go(func() { pass(a, b, frozen) })
+		p.wg.Go(func() { pass(b, a, frozen) })
 	}
 }
 
-func (p *proxy) pass(from, to net.Conn) {
+func pass(from, to net.Conn, frozen <-chan struct{}) {
 	defer func() { _ = to.Close() }()
 	buf := make([]byte, 32<<10)
 	for {
@@ -65,7 +65,7 @@ func (p *proxy) pass(from, to net.Conn) {
 			return
 		}
 		select {
-		case <-p.frozen:
+		case <-frozen:
 			_, _ = io.Copy(io.Discard, from) // takes everything, answers nothing
 			return
 		default:
@@ -76,7 +76,13 @@ func (p *proxy) pass(from, to net.Conn) {
 	}
 }
 
-func (p *proxy) freeze() { p.once.Do(func() { close(p.frozen) }) }
+// freeze lets the connections there are stay open and pass on nothing.
+func (p *proxy) freeze() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	close(p.frozen)
+	p.frozen = make(chan struct{})
+}
 
 // cut closes every connection.
 func (p *proxy) cut() {

@@ -10,6 +10,7 @@ import (
 	"crypto/sha256"
 	"crypto/subtle"
 	"log/slog"
+	"math"
 	"strings"
 	"time"
 
@@ -27,9 +28,7 @@ const (
 	streamWindow      = 1 << 20 // fixed: windows that adapt cost a ping for nearly every call
 	connectionWindow  = 4 << 20
 	handshakeTimeout  = 10 * time.Second
-	maxStreams        = 1000             // open calls on one connection
-	keepaliveTime     = 20 * time.Second // of silence, until a client is asked whether it is there
-	keepaliveTimeout  = 10 * time.Second
+	maxStreams        = 1000            // open calls on one connection
 	keepaliveLeast    = 5 * time.Second // a client that asks more often is disconnected
 	bearerPrefix      = "bearer "       // RFC 6750, 2.1; the scheme in any case
 	authorizationName = "authorization"
@@ -44,7 +43,7 @@ type Guard struct {
 }
 
 // ServerOptions make a gRPC server that is guarded: TLS 1.3 with the broker's certificate, RoleInterceptors, every error
-// through ToStatus, and bounds on messages, calls and idle connections.
+// through ToStatus, and bounds on messages and calls. Whether an idle caller is still there is the listener's affair.
 func ServerOptions(g Guard) []grpc.ServerOption {
 	if g.Log == nil {
 		g.Log = slog.Default()
@@ -59,7 +58,7 @@ func ServerOptions(g Guard) []grpc.ServerOption {
 		grpc.StaticStreamWindowSize(streamWindow), grpc.StaticConnWindowSize(connectionWindow),
 		grpc.MaxConcurrentStreams(maxStreams),
 		grpc.ConnectionTimeout(handshakeTimeout),
-		grpc.KeepaliveParams(keepalive.ServerParameters{Time: keepaliveTime, Timeout: keepaliveTimeout}),
+		grpc.KeepaliveParams(keepalive.ServerParameters{Time: math.MaxInt64}), // never: it would go by the wall clock
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: keepaliveLeast, PermitWithoutStream: true}),
 	}
 }
