@@ -34,7 +34,7 @@ const (
 	slowCall       = 400 * time.Millisecond // one attempt at one node (I7): a call that takes longer is looked into
 	probeTimeout   = 400 * time.Millisecond // a ping of the cache is several round trips: a call needs three in 250 ms
 	probePause     = 2 * time.Second        // while all is well
-	retryPause     = 500 * time.Millisecond // while it is not
+	retryPause     = 300 * time.Millisecond // while it is not
 	probeSpacing   = 50 * time.Millisecond  // between any two probes
 	outageLingers  = time.Second
 )
@@ -279,8 +279,11 @@ func (d *dependency) judge(err error) {
 	d.mu.Lock()
 	suspects := d.unjudged
 	d.unjudged = 0
-	if err != nil {
+	switch {
+	case err != nil:
 		d.blame(err)
+	case d.failing: // it is over, and known to be
+		d.last = time.Time{}
 	}
 	d.failing = err != nil
 	d.mu.Unlock()
