@@ -168,8 +168,9 @@ func (d *Delivery) repeat(ctx context.Context, c Command, rec requests.Record, e
 	now := requests.At(d.cfg.Clock())
 	if !ok {
 		rec.ID, rec.Created, rec.DeliverBy, rec.ReplyBy = earlier.ID, earlier.Created, earlier.DeliverBy, earlier.ReplyBy
-		if now > rec.DeliverBy {
-			return rec, true, nil
+		if now > rec.DeliverBy { // I4: there was no record, so nothing has been sent, and nothing will be
+			rec.Failed, rec.Cause = now, tooLate
+			return rec, true, d.record(ctx, rec)
 		}
 		rec, _, err = d.first(ctx, c, rec)
 		return rec, true, err
@@ -204,11 +205,18 @@ func offline() error {
 }
 
 func (d *Delivery) first(ctx context.Context, c Command, rec requests.Record) (requests.Record, bool, error) {
-	if err := d.cfg.Records.Create(ctx, rec); err != nil {
-		return requests.Record{}, false, device.Wrap(device.OutcomeUnknown, err, "it is not known whether the request was recorded; nothing has been sent")
+	if err := d.record(ctx, rec); err != nil {
+		return requests.Record{}, false, err
 	}
 	rec, err := d.deliver(ctx, c, rec)
 	return rec, false, err
+}
+
+func (d *Delivery) record(ctx context.Context, rec requests.Record) error {
+	if err := d.cfg.Records.Create(ctx, rec); err != nil {
+		return device.Wrap(device.OutcomeUnknown, err, "it is not known whether the request was recorded; nothing has been sent")
+	}
+	return nil
 }
 
 // deliver writes or holds a command whose record is durable, and returns the record as it then is.
@@ -252,6 +260,8 @@ func (d *Delivery) deliver(ctx context.Context, c Command, rec requests.Record) 
 	return now, nil
 }
 
+const tooLate = "the deadline passed before the command was written"
+
 // write sends a command that is not held to the device's present connection.
 func (d *Delivery) write(ctx context.Context, claims device.Claims, rec requests.Record, p device.Payload) (qos byte, err error) {
 	session := d.cfg.Sessions.Session(rec.Device)
@@ -260,7 +270,7 @@ func (d *Delivery) write(ctx context.Context, claims device.Claims, rec requests
 	}
 	now := d.cfg.Clock()
 	if requests.At(now) > rec.DeliverBy { // I4
-		return 0, d.fail(ctx, claims, "the deadline passed before the command was written",
+		return 0, d.fail(ctx, claims, tooLate,
 			device.Errorf(device.DeviceOffline, "the command could not be delivered before its deadline"))
 	}
 	qos, err = session.Send("", render(rec, p, now), deadline(rec, now), func() { d.puback(claims) })

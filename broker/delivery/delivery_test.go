@@ -451,36 +451,60 @@ func TestIdempotency_OfManyCallsAtOnceOneIsSent(t *testing.T) {
 }
 
 // A call that died after its record was written and before the command was: the next one with the same key drives it on.
+// Past the deadline nothing is sent, and the request has an end that can be asked for (I4).
 func TestIdempotency_DrivesOnWhatWasLeft(t *testing.T) {
-	for name, recorded := range map[string]bool{"record written": true, "only the key written": false} {
+	for name, left := range map[string]struct {
+		recorded, late bool
+		end            device.State // where late
+	}{
+		"record written":                        {recorded: true},
+		"only the key written":                  {},
+		"record written, deadline passed":       {recorded: true, late: true, end: device.StateNoReply},
+		"only the key written, deadline passed": {late: true, end: device.StateExpired},
+	} {
 		t.Run(name, func(t *testing.T) {
 			f := newFleet(t)
 			cmd := command()
 			cmd.Key = "key-1"
 			c := f.connect(0)
-			rec := f.send(cmd)
+			hash := f.send(cmd).Hash
 			f.next(c)
 
 			// What a process leaves that dies on the way, under another key.
 			cmd.Key = "key-2"
 			now := f.now()
-			left := requests.Record{
-				ID: f.ring.Mint(now, alice, camera, now.Add(time.Minute)), Device: camera, Client: "alice", Command: "ping", Hash: rec.Hash,
+			rec := requests.Record{
+				ID: f.ring.Mint(now, alice, camera, now.Add(time.Minute)), Device: camera, Client: "alice", Command: "ping", Hash: hash,
 				Key: cmd.Key, Created: requests.At(now), DeliverBy: requests.At(now.Add(10 * time.Second)), ReplyBy: requests.At(now.Add(time.Minute)),
 			}
-			if recorded {
-				if err := f.records.Create(t.Context(), left); err != nil {
+			if left.recorded {
+				if err := f.records.Create(t.Context(), rec); err != nil {
 					t.Fatal(err)
 				}
 			}
 			if _, err := f.records.Reserve(t.Context(), alice, cmd.Key, requests.Reservation{
-				ID: left.ID, Hash: left.Hash, Created: left.Created, DeliverBy: left.DeliverBy, ReplyBy: left.ReplyBy,
+				ID: rec.ID, Hash: hash, Created: rec.Created, DeliverBy: rec.DeliverBy, ReplyBy: rec.ReplyBy,
 			}); err != nil {
 				t.Fatal(err)
 			}
-			driven := f.send(cmd)
-			if _, body := f.next(c); driven.ID != left.ID || body["request_id"] != string(left.ID) {
-				t.Errorf("driven %v, want %v", driven.ID, left.ID)
+			if left.late {
+				f.advance(11 * time.Second)
+			}
+			if again := f.send(cmd); again.ID != rec.ID {
+				t.Errorf("sent %v, want %v", again.ID, rec.ID)
+			}
+			if !left.late {
+				if _, body := f.next(c); body["request_id"] != string(rec.ID) {
+					t.Errorf("the device got %v, want %v", body["request_id"], rec.ID)
+				}
+				return
+			}
+			if len(c.commands) != 0 {
+				t.Error("sent after its deadline")
+			}
+			f.advance(time.Minute)
+			if s := f.state(rec.ID); s != left.end {
+				t.Errorf("it ended as %s, want %s", s, left.end)
 			}
 		})
 	}
