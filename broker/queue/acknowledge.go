@@ -147,16 +147,18 @@ func (q *Queue) remove(ctx context.Context, ls []leaving, read bool) error {
 func (q *Queue) begin(dev device.ID, ls []leaving) error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if q.begunCount >= maxBegun {
+	if len(q.begun) >= maxBegun {
 		return &device.Error{Kind: device.RateLimited, Message: "too many acknowledged replies wait to leave the disk", RetryAfter: sweepEvery}
 	}
-	q.begunCount += len(ls)
 	for _, l := range ls {
 		d := q.device(dev)
 		e := d.add(l.id, &l.entry)
+		if e.begun && e.stored == l.stored {
+			continue // acknowledged before
+		}
 		e.stored, e.begun = l.stored, true
 		d.read(e, mark{due: 1})
-		q.begun[dev] = struct{}{}
+		q.begun = append(q.begun, l)
 	}
 	q.pokeRoom()
 	return nil

@@ -83,3 +83,39 @@ func TestAcknowledge_OneBadReply(t *testing.T) {
 	g.hate(good)
 	s.until("the bad one follows", func() bool { return s.streamSize("QUEUE") == 0 })
 }
+
+// held records let nothing leave until they are released.
+type held struct {
+	*requests.Store
+	sweeping chan struct{} // receives one for each call of Flush
+	release  chan struct{}
+}
+
+func (h *held) Flush(ctx context.Context, ids []device.UUID) error {
+	select {
+	case h.sweeping <- struct{}{}:
+	default:
+	}
+	<-h.release
+	return h.Store.Flush(ctx, ids)
+}
+
+// What is acknowledged while others are being removed goes with the next sweep.
+func TestAcknowledge_DuringASweep(t *testing.T) {
+	h := &held{sweeping: make(chan struct{}, 1), release: make(chan struct{}, 1)}
+	s := newShed(t, func(c *queue.Config) {
+		h.Store = c.Records.(*requests.Store)
+		c.Records = h
+	})
+	t.Cleanup(func() { close(h.release) })
+	s.put(cam, s.request(cam, alice), "early")
+	s.put(cam, s.request(cam, alice), "late")
+	rs := s.all(cam)
+	s.acknowledge(cam, 0, rs[0])
+	<-h.sweeping
+	s.acknowledge(cam, 0, rs...) // the first one once more
+	h.release <- struct{}{}
+	s.until("the early one is removed", func() bool { return s.streamSize("QUEUE") == 1 })
+	h.release <- struct{}{}
+	s.until("the late one follows", func() bool { return s.streamSize("QUEUE") == 0 })
+}

@@ -29,7 +29,7 @@ const (
 	streamName = "QUEUE"
 	markStream = "MARKS"
 	duplicates = 2 * time.Minute // how long the stream itself knows a repeated append
-	maxBegun   = 100_000         // acknowledged replies that wait to be removed, about 0.2 KB each
+	maxBegun   = 100_000         // acknowledged replies that wait to be removed
 	idHeader   = "Request-Id"
 )
 
@@ -115,9 +115,8 @@ type Queue struct {
 	parkedBytes int // of those
 	arrivals    uint64
 	due         dueHeap
-	unnoted     []leaving              // replies that their records may not know of
-	begun       map[device.ID]struct{} // have replies for the sweeper to remove
-	begunCount  int                    // of those replies; counted anew by each sweep
+	unnoted     []leaving // replies that their records may not know of
+	begun       []leaving // acknowledged replies, for the sweeper to remove; it alone takes any out
 	stats       Stats
 }
 
@@ -142,7 +141,7 @@ func Open(ctx context.Context, cfg Config) (*Queue, error) {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
 	q := &Queue{
-		cfg: cfg, opened: cfg.Clock(), devices: map[device.ID]*deviceQueue{}, begun: map[device.ID]struct{}{}, room: make(chan struct{}, 1),
+		cfg: cfg, opened: cfg.Clock(), devices: map[device.ID]*deviceQueue{}, room: make(chan struct{}, 1),
 		quiet: rate.NewLimiter(rate.Every(time.Second), 10),
 	}
 	var err error

@@ -140,46 +140,27 @@ func (q *Queue) again(m mark, now time.Time, err error) {
 	heap.Push(&q.due, m)
 }
 
-// removeBegun removes what was acknowledged, all devices' together.
+// removeBegun removes what was acknowledged, all devices' together. What could not be removed stays for the next sweep.
 func (q *Queue) removeBegun(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, sweepBudget)
 	defer cancel()
-	ls := q.takeBegun()
-	if q.remove(ctx, ls, false) == nil {
-		q.mu.Lock()
-		q.begunCount -= len(ls)
-		q.mu.Unlock()
-		return
-	}
-	for one := range slices.Chunk(ls, 1) { // what fails with one of them must not hold up the others
-		err := q.remove(ctx, one, false)
-		if err == nil {
-			continue
-		}
-		q.mu.Lock()
-		q.begun[one[0].dev] = struct{}{}
-		q.mu.Unlock()
-		if q.quiet.Allow() {
-			q.cfg.Log.Warn("acknowledged reply not removed, trying again", "device", one[0].dev, "error", err)
-		}
-	}
-}
-
-func (q *Queue) takeBegun() (ls []leaving) {
 	q.mu.Lock()
-	defer q.mu.Unlock()
-	for dev := range q.begun {
-		for id, replies := range q.devices[dev].all() {
-			for _, e := range replies {
-				if e.begun {
-					ls = append(ls, leaving{dev, id, *e})
+	ls := q.begun
+	q.mu.Unlock()
+	var left []leaving
+	if q.remove(ctx, ls, false) != nil {
+		for one := range slices.Chunk(ls, 1) { // what fails with one of them must not hold up the others
+			if err := q.remove(ctx, one, false); err != nil {
+				left = append(left, one...)
+				if q.quiet.Allow() {
+					q.cfg.Log.Warn("acknowledged reply not removed, trying again", "device", one[0].dev, "error", err)
 				}
 			}
 		}
 	}
-	clear(q.begun)
-	q.begunCount = len(ls)
-	return ls
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.begun = slices.Concat(left, q.begun[len(ls):])
 }
 
 // forgetAged takes out of the index what the stream has dropped for its age. The stream alone knows: it counts from the
