@@ -3,6 +3,8 @@ package access
 import (
 	"context"
 	"log/slog"
+	"maps"
+	"slices"
 	"sync"
 
 	"signaldevice/catalogue/configfile"
@@ -64,6 +66,9 @@ func (a *Authorizer) Caller(id Identity) dispatch.Caller {
 	}
 	return dispatch.Caller{Client: id.Client, Labels: role.labels, May: role.may}
 }
+
+// Names returns the names of all roles that there are now, sorted.
+func (a *Authorizer) Names() []string { return slices.Sorted(maps.Keys(a.file.Current().roles)) }
 
 // RoleOf returns the role of a client who logs in, false where roles.yaml gives it none.
 func (a *Authorizer) RoleOf(client device.ClientID) (string, bool) {

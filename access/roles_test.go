@@ -48,6 +48,13 @@ func authorizer(t testing.TB, text string) (*Authorizer, *bytes.Buffer) {
 	return a, &log
 }
 
+func TestAuthorizer_Names(t *testing.T) {
+	a, _ := authorizer(t, validRoles)
+	if got := fmt.Sprint(a.Names()); got != "[dispatcher owner]" {
+		t.Errorf("got %s", got)
+	}
+}
+
 func TestAuthorizer_GrantsWhatTheRoleSays(t *testing.T) {
 	a, _ := authorizer(t, validRoles)
 	c := a.Caller(Identity{Client: "bob", Role: "dispatcher"})

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"embed"
 	"io"
 	"log/slog"
@@ -26,8 +27,8 @@ type completionCommand struct {
 
 // Help shows examples.
 func (completionCommand) Help() string {
-	return `The script completes commands, options, their values, names of servers, names of commands of the default catalogue, and
-files. It calls no API.
+	return `The script completes commands, options, their values, names of servers, names of roles, names of commands of the
+default catalogue, and files. It calls no API.
 
 Examples:
   source <(signal-device completion bash)      # or in ~/.bashrc
@@ -79,7 +80,9 @@ func knownValues(of string, set map[string]string) []string {
 	case "--server":
 		return serverNames(set["--config"])
 	case "--role":
-		return []string{"admin", "operator", "viewer"}
+		orElse := func(flag, variable string) string { return cmp.Or(set[flag], os.Getenv(variable)) }
+		names, _ := roleNames(rolesFile(orElse("--roles", "SIGNAL_DEVICE_ROLES"), orElse("--tokens", "SIGNAL_DEVICE_TOKENS")))
+		return names
 	case "--command", "send command", "show name":
 		return commandNames()
 	case "send device":
