@@ -12,9 +12,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/nats-io/nats-server/v2/server"
-	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/jetstream"
 	"go.uber.org/goleak"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -24,6 +21,7 @@ import (
 	"signaldevice/broker/identity"
 	"signaldevice/broker/registry"
 	"signaldevice/broker/rpc"
+	"signaldevice/broker/stream"
 	"signaldevice/device"
 )
 
@@ -50,7 +48,12 @@ func start(t *testing.T, address string) *world {
 		t.Fatal(err)
 	}
 	log := slog.New(slog.DiscardHandler)
-	w.registry, err = registry.Open(t.Context(), registry.Config{JetStream: startStream(t), Identity: w.identity, Logger: log})
+	engine, err := stream.Open(t.Context(), stream.Config{Dir: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(engine.Close)
+	w.registry, err = registry.Open(t.Context(), registry.Config{JetStream: engine.JetStream(), Identity: w.identity, Logger: log})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -73,28 +76,6 @@ func start(t *testing.T, address string) *world {
 	serving.Go(func() { _ = srv.Serve(ln) })
 	t.Cleanup(func() { srv.Stop(); serving.Wait() })
 	return w
-}
-
-func startStream(t *testing.T) jetstream.JetStream {
-	t.Helper()
-	srv, err := server.NewServer(&server.Options{
-		JetStream: true, DontListen: true, SyncAlways: true, StoreDir: t.TempDir(), NoLog: true, NoSigs: true,
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	srv.Start()
-	t.Cleanup(func() { srv.Shutdown(); srv.WaitForShutdown() })
-	nc, err := nats.Connect("", nats.InProcessServer(srv))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(nc.Close)
-	js, err := jetstream.New(nc)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return js
 }
 
 // PublishCommand and PublishEvent make the world a Publisher that writes down what comes.

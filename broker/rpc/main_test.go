@@ -16,9 +16,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/nats-io/nats-server/v2/server"
-	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/jetstream"
 	"go.uber.org/goleak"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -28,6 +25,7 @@ import (
 	"signaldevice/broker/identity"
 	"signaldevice/broker/registry"
 	"signaldevice/broker/rpc"
+	"signaldevice/broker/stream"
 	"signaldevice/device"
 	brokerv1 "signaldevice/proto/signaldevice/broker/v1"
 )
@@ -53,8 +51,13 @@ func start(t *testing.T, guard rpc.Guard, register func(grpc.ServiceRegistrar)) 
 	if w.identity, err = identity.Open(w.dir, identity.Config{}); err != nil {
 		t.Fatal(err)
 	}
+	engine, err := stream.Open(t.Context(), stream.Config{Dir: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(engine.Close)
 	w.registry, err = registry.Open(t.Context(), registry.Config{
-		JetStream: startStream(t), Identity: w.identity, Logger: slog.New(slog.DiscardHandler),
+		JetStream: engine.JetStream(), Identity: w.identity, Logger: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -82,28 +85,6 @@ func start(t *testing.T, guard rpc.Guard, register func(grpc.ServiceRegistrar)) 
 	serving.Go(func() { _ = srv.Serve(ln) })
 	t.Cleanup(func() { srv.Stop(); serving.Wait() })
 	return w
-}
-
-func startStream(t *testing.T) jetstream.JetStream {
-	t.Helper()
-	srv, err := server.NewServer(&server.Options{
-		JetStream: true, DontListen: true, SyncAlways: true, StoreDir: t.TempDir(), NoLog: true, NoSigs: true,
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	srv.Start()
-	t.Cleanup(func() { srv.Shutdown(); srv.WaitForShutdown() })
-	nc, err := nats.Connect("", nats.InProcessServer(srv))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(nc.Close)
-	js, err := jetstream.New(nc)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return js
 }
 
 func (w *world) presence(id device.ID) device.Presence {
