@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 
 	"signaldevice/bench/bridge"
+	"signaldevice/testserver/pki"
 )
 
 // bridgeACL gives each camera its own topics, and the bridge all of them.
@@ -45,13 +46,13 @@ func (s *system) startBridge(ctx context.Context, cfg Config, dir string) error 
 	if err != nil {
 		return err
 	}
-	own, err := m.authority.issue("bridge")
+	own, err := m.authority.Issue("bridge")
 	if err != nil {
 		return err
 	}
 	file := bridgeFile{
 		Mosquitto: m.process.Addr(), Redis: redis, Tokens: map[string]string{},
-		CA: string(m.authority.pem), Cert: string(own.cert), Key: string(own.key),
+		CA: string(m.authority.PEM), Cert: string(own.Cert), Key: string(own.Key),
 	}
 	tokens := make([]string, cfg.Clients)
 	for i := range tokens {
@@ -90,7 +91,7 @@ func RunBridge(ctx context.Context, file, readyFile string) error {
 	if err := json.Unmarshal(data, &f); err != nil {
 		return fmt.Errorf("bridge: %s: %w", file, err)
 	}
-	config, err := certificate{cert: []byte(f.Cert), key: []byte(f.Key)}.clientTLS([]byte(f.CA))
+	config, err := pki.Pair{Cert: []byte(f.Cert), Key: []byte(f.Key)}.ClientTLS([]byte(f.CA))
 	if err != nil {
 		return fmt.Errorf("bridge: %s: %w", file, err)
 	}

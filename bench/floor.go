@@ -50,11 +50,11 @@ type mqttDriver struct {
 }
 
 func (d *mqttDriver) connect(m *mosquitto) error {
-	own, err := m.authority.issue(driverName)
+	own, err := m.authority.Issue(driverName)
 	if err != nil {
 		return err
 	}
-	config, err := own.clientTLS(m.authority.pem)
+	config, err := own.ClientTLS(m.authority.PEM)
 	if err != nil {
 		return err
 	}

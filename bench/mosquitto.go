@@ -6,11 +6,12 @@ import (
 	"path/filepath"
 
 	"signaldevice/testserver/child"
+	"signaldevice/testserver/pki"
 )
 
 // mosquitto is a started Mosquitto that admits certificates of its own authority only.
 type mosquitto struct {
-	authority *authority
+	authority *pki.Authority
 	process   *child.Process
 }
 
@@ -32,19 +33,19 @@ connection_messages false
 
 // startMosquitto starts Mosquitto with mutual TLS. conf is more of its configuration.
 func (s *system) startMosquitto(dir, conf string) (*mosquitto, error) {
-	ca, err := newAuthority()
+	ca, err := pki.NewAuthority()
 	if err != nil {
 		return nil, err
 	}
-	server, err := ca.issue("mosquitto")
+	server, err := ca.Issue("mosquitto")
 	if err != nil {
 		return nil, err
 	}
 	caFile := filepath.Join(dir, "ca.pem")
-	if err := os.WriteFile(caFile, ca.pem, 0o600); err != nil {
+	if err := os.WriteFile(caFile, ca.PEM, 0o600); err != nil {
 		return nil, err
 	}
-	certFile, keyFile, err := server.write(dir, "server")
+	certFile, keyFile, err := server.Write(dir, "server")
 	if err != nil {
 		return nil, err
 	}
@@ -61,11 +62,11 @@ func (m *mosquitto) places(n int) ([]place, error) {
 	places := make([]place, n)
 	for i := range places {
 		id := fmt.Sprintf("camera-%d", i)
-		own, err := m.authority.issue(id)
+		own, err := m.authority.Issue(id)
 		if err != nil {
 			return nil, err
 		}
-		config, err := own.clientTLS(m.authority.pem)
+		config, err := own.ClientTLS(m.authority.PEM)
 		if err != nil {
 			return nil, err
 		}

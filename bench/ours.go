@@ -15,6 +15,7 @@ import (
 
 	"signaldevice/access"
 	"signaldevice/testserver/child"
+	"signaldevice/testserver/pki"
 )
 
 const (
@@ -125,7 +126,7 @@ func (s *system) startOwn(binary, name, dir string, args ...string) (ready, erro
 	p, err := child.Start(dir, child.Program{
 		Name: name,
 		Path: binary,
-		Env:  ownEnvironment(os.Environ()),
+		Env:  child.OwnEnvironment(os.Environ()),
 		Args: func(string, int) ([]string, error) { return append(args, "--ready-file", file), nil },
 		Ready: func(*child.Process, time.Duration) error {
 			data, err := os.ReadFile(file)
@@ -146,18 +147,6 @@ func (s *system) startOwn(binary, name, dir string, args ...string) (ready, erro
 func (s *system) started(name string, p *child.Process) {
 	s.processes = append(s.processes, process{name, p.PID()})
 	s.onStop(p.Shutdown)
-}
-
-// ownEnvironment leaves out the options that were meant for this process, and lets the started ones log what is wrong
-// only.
-func ownEnvironment(environ []string) []string {
-	var kept []string
-	for _, entry := range environ {
-		if !strings.HasPrefix(entry, "SIGNAL_DEVICE_") {
-			kept = append(kept, entry)
-		}
-	}
-	return append(kept, "SIGNAL_DEVICE_LOG_LEVEL=warn")
 }
 
 func (s *system) startRedis(dir string) (url string, err error) {
@@ -205,16 +194,16 @@ func (s *system) registerCameras(ctx context.Context, cfg Config, api *httpClien
 func register(ctx context.Context, api *httpClient, name string) (place, error) {
 	ctx, cancel := context.WithTimeout(ctx, setUpWithin)
 	defer cancel()
-	own, err := selfSigned(name)
+	own, err := pki.SelfSigned(name, 24*time.Hour)
 	if err != nil {
 		return place{}, err
 	}
 	var r registration
-	body := map[string]any{"name": name, "certificate": string(own.cert), "labels": map[string]string{"made-by": "bench"}}
+	body := map[string]any{"name": name, "certificate": string(own.Cert), "labels": map[string]string{"made-by": "bench"}}
 	if err := api.call(ctx, api.tokens[0], http.MethodPost, "/v1/devices", body, &r); err != nil {
 		return place{}, err
 	}
-	config, err := own.clientTLS([]byte(r.CA))
+	config, err := own.ClientTLS([]byte(r.CA))
 	if err != nil {
 		return place{}, err
 	}

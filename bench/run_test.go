@@ -299,10 +299,3 @@ func devices(t *testing.T, base, token string) int {
 	}
 	return len(page.Items)
 }
-
-func TestOwnEnvironment_LeavesOutWhatWasMeantForTheBench(t *testing.T) {
-	got := ownEnvironment([]string{"PATH=/bin", "SIGNAL_DEVICE_REDIS=redis://x", "SIGNAL_DEVICE_LOG_LEVEL=debug"})
-	if want := []string{"PATH=/bin", "SIGNAL_DEVICE_LOG_LEVEL=warn"}; !slices.Equal(got, want) {
-		t.Errorf("%q, want %q", got, want)
-	}
-}

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"signaldevice/testserver/pki"
 )
 
 const hash = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
@@ -500,9 +502,8 @@ func TestCamera_MemoryIsBounded(t *testing.T) {
 }
 
 func TestNew_RefusesABadConfiguration(t *testing.T) {
-	authority := newAuthority(t)
-	certificate, key := authority.issue(t, "cam")
-	_, otherKey := authority.issue(t, "other")
+	authority := must(pki.NewAuthority())(t)
+	own, other := must(authority.Issue("cam"))(t), must(authority.Issue("other"))(t)
 	tests := map[string]struct {
 		edit func(*Config)
 		want string // in the error; "": none
@@ -514,7 +515,7 @@ func TestNew_RefusesABadConfiguration(t *testing.T) {
 		"no broker":              {func(c *Config) { c.Identity.Broker = "" }, "ssl://host:port"},
 		"a broker without TLS":   {func(c *Config) { c.Identity.Broker = "tcp://x:1883" }, "ssl://host:port"},
 		"a broker without port":  {func(c *Config) { c.Identity.Broker = "ssl://x" }, "missing port"},
-		"another's key":          {func(c *Config) { c.Identity.Key = otherKey }, "private key does not match"},
+		"another's key":          {func(c *Config) { c.Identity.Key = other.Key }, "private key does not match"},
 		"no CA":                  {func(c *Config) { c.Identity.CA = nil }, "holds no certificate"},
 		"one topic only":         {func(c *Config) { c.Identity.Topics.Events = "e" }, "both topics"},
 		"a probability of 1":     {func(c *Config) { c.Faults.Garbage = 1 }, ""},
@@ -525,7 +526,7 @@ func TestNew_RefusesABadConfiguration(t *testing.T) {
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			cfg := Config{Identity: &Identity{Broker: "ssl://h:1", Certificate: certificate, Key: key, CA: authority.pem}}
+			cfg := Config{Identity: &Identity{Broker: "ssl://h:1", Certificate: own.Cert, Key: own.Key, CA: authority.PEM}}
 			tt.edit(&cfg)
 			_, err := New(cfg)
 			if (err == nil) != (tt.want == "") || err != nil && !strings.Contains(err.Error(), tt.want) {

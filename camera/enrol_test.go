@@ -63,8 +63,8 @@ func (a *api) enrol(w http.ResponseWriter, r *http.Request) {
 	answer := map[string]any{
 		"id": "dev42", "name": ask.Name, "labels": map[string]string{"city": "north"},
 		"certificates": []any{map[string]string{"fingerprint": strings.Repeat("0", 40), "not_after": "2030-01-01T00:00:00Z"}},
-		"certificate":  string(a.site.authority.sign(t, csr.PublicKey, "dev42")),
-		"ca":           string(a.site.authority.pem),
+		"certificate":  string(must(a.site.authority.Sign("dev42", csr.PublicKey))(t)),
+		"ca":           string(a.site.authority.PEM),
 		"mqtt":         a.site.url(),
 		"topics":       map[string]string{"commands": "$devices/dev42/commands", "events": "$devices/dev42/events"},
 	}
@@ -217,7 +217,7 @@ func TestEnrol_AFinalRefusalEndsRun(t *testing.T) {
 
 func TestEnrol_RefusesAnAnswerThatIsNoUse(t *testing.T) {
 	s := newSite(t)
-	foreign, _ := s.authority.issue(t, "another")
+	foreign := s.issue("another").Cert
 	tests := map[string]struct {
 		edit func(map[string]any)
 		want string

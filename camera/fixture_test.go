@@ -2,17 +2,8 @@ package camera
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/tls"
-	"crypto/x509"
-	"crypto/x509/pkix"
 	"encoding/json"
-	"encoding/pem"
 	"fmt"
-	"math/big"
-	"net"
 	"os"
 	"path/filepath"
 	"testing"
@@ -22,55 +13,12 @@ import (
 	"go.uber.org/goleak"
 
 	"signaldevice/testserver"
+	"signaldevice/testserver/pki"
 )
 
 const patience = 10 * time.Second // for what should take milliseconds
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
-
-// authority signs the certificates of a test: the broker's, the observer's and the cameras'.
-type authority struct {
-	cert *x509.Certificate
-	key  *ecdsa.PrivateKey
-	pem  []byte
-}
-
-func newAuthority(t testing.TB) *authority {
-	t.Helper()
-	key := must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))(t)
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test CA"},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
-	}
-	der := must(x509.CreateCertificate(rand.Reader, template, template, key.Public(), key))(t)
-	return &authority{cert: must(x509.ParseCertificate(der))(t), key: key, pem: pemBlock("CERTIFICATE", der)}
-}
-
-// sign returns a certificate for the public key, for either side of a connection.
-func (a *authority) sign(t testing.TB, public any, name string) []byte {
-	t.Helper()
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: name},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
-	}
-	return pemBlock("CERTIFICATE", must(x509.CreateCertificate(rand.Reader, template, a.cert, public, a.key))(t))
-}
-
-// issue returns a new key with its certificate.
-func (a *authority) issue(t testing.TB, name string) (certificate, key []byte) {
-	t.Helper()
-	key = must(newKey())(t)
-	block, _ := pem.Decode(key)
-	private := must(x509.ParsePKCS8PrivateKey(block.Bytes))(t).(*ecdsa.PrivateKey)
-	return a.sign(t, private.Public(), name), key
-}
-
-func pemBlock(kind string, der []byte) []byte {
-	return pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der})
-}
 
 // must returns the value, or ends the test.
 func must[T any](v T, err error) func(testing.TB) T {
@@ -86,7 +34,7 @@ func must[T any](v T, err error) func(testing.TB) T {
 // site is somebody else's broker that wants client certificates, with an observer that stands for the rest of the system.
 type site struct {
 	t         testing.TB
-	authority *authority
+	authority *pki.Authority
 	broker    *testserver.MosquittoServer
 	observer  mqtt.Client
 	events    chan event
@@ -100,14 +48,13 @@ type event struct {
 
 func newSite(t testing.TB) *site {
 	t.Helper()
-	s := &site{t: t, authority: newAuthority(t), events: make(chan event, 10_000)}
+	s := &site{t: t, authority: must(pki.NewAuthority())(t), events: make(chan event, 10_000)}
 	dir := t.TempDir()
-	cert, key := s.authority.issue(t, "broker")
-	files := map[string][]byte{"ca.pem": s.authority.pem, "broker.pem": cert, "broker.key": key}
-	for name, content := range files {
-		if err := os.WriteFile(filepath.Join(dir, name), content, 0o600); err != nil {
-			t.Fatal(err)
-		}
+	if _, _, err := s.issue("broker").Write(dir, "broker"); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "ca.pem"), s.authority.PEM, 0o600); err != nil {
+		t.Fatal(err)
 	}
 	s.broker = testserver.Mosquitto(t, fmt.Sprintf(
 		"cafile %[1]s/ca.pem\ncertfile %[1]s/broker.pem\nkeyfile %[1]s/broker.key\nrequire_certificate true\n", dir))
@@ -118,9 +65,8 @@ func newSite(t testing.TB) *site {
 // observe connects the observer and subscribes it to everything that cameras publish.
 func (s *site) observe() {
 	s.t.Helper()
-	pair, key := s.authority.issue(s.t, "observer")
 	options := mqtt.NewClientOptions().AddBroker(s.url()).SetClientID("observer").SetAutoReconnect(false).
-		SetTLSConfig(s.clientTLS(pair, key))
+		SetTLSConfig(must(s.issue("observer").ClientTLS(s.authority.PEM))(s.t))
 	s.observer = mqtt.NewClient(options)
 	await(s.t, s.observer.Connect())
 	await(s.t, s.observer.Subscribe("$devices/+/events", 1, func(_ mqtt.Client, m mqtt.Message) {
@@ -129,19 +75,18 @@ func (s *site) observe() {
 	s.t.Cleanup(func() { s.observer.Disconnect(0) })
 }
 
-func (s *site) clientTLS(certificate, key []byte) *tls.Config {
-	roots := x509.NewCertPool()
-	roots.AppendCertsFromPEM(s.authority.pem)
-	pair := must(tls.X509KeyPair(certificate, key))(s.t)
-	return &tls.Config{RootCAs: roots, Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12}
+// issue returns a new key with its certificate, for either side of a connection.
+func (s *site) issue(name string) pki.Pair {
+	s.t.Helper()
+	return must(s.authority.Issue(name))(s.t)
 }
 
 func (s *site) url() string { return "ssl://" + s.broker.Addr }
 
 // identity returns one as a camera has it that was registered elsewhere.
 func (s *site) identity(id string) *Identity {
-	certificate, key := s.authority.issue(s.t, id)
-	return &Identity{ID: id, Broker: s.url(), Certificate: certificate, Key: key, CA: s.authority.pem}
+	own := s.issue(id)
+	return &Identity{ID: id, Broker: s.url(), Certificate: own.Cert, Key: own.Key, CA: s.authority.PEM}
 }
 
 // start runs a camera of the site until the test ends, and returns it once it is ready.

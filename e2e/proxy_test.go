@@ -2,24 +2,21 @@ package e2e
 
 import (
 	"bytes"
-	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
-	"crypto/x509/pkix"
 	"errors"
 	"io"
-	"math/big"
 	"net"
 	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
+
+	"signaldevice/testserver/pki"
 )
 
 // A crash between two steps of the API is made from outside: a proxy holds the one call that follows the first step,
@@ -144,27 +141,19 @@ func (rawCodec) Name() string                       { return "proto" }
 // serverCert makes a CA and a certificate for 127.0.0.1, and returns the latter with the file of the former.
 func serverCert(t *testing.T) (tls.Certificate, string) {
 	t.Helper()
-	caKey, key := newKey(t), newKey(t)
-	ca := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "e2e"},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
-	}
-	caDER, err := x509.CreateCertificate(rand.Reader, ca, ca, caKey.Public(), caKey)
+	ca, err := pki.NewAuthority()
 	if err != nil {
 		t.Fatal(err)
 	}
-	leaf := &x509.Certificate{
-		SerialNumber: big.NewInt(2), NotBefore: ca.NotBefore, NotAfter: ca.NotAfter,
-		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, DNSNames: []string{"localhost"},
-		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
-	}
-	der, err := x509.CreateCertificate(rand.Reader, leaf, ca, key.Public(), caKey)
+	pair, err := ca.Issue("proxy")
 	if err != nil {
 		t.Fatal(err)
 	}
-	file := write(t, filepath.Join(t.TempDir(), "proxy-ca.pem"), toPEM("CERTIFICATE", caDER))
-	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, file
+	cert, err := tls.X509KeyPair(pair.Cert, pair.Key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return cert, write(t, filepath.Join(t.TempDir(), "proxy-ca.pem"), string(ca.PEM))
 }
 
 // tcpGate forwards connections to a server and swallows, once armed, the first bytes towards it that contain a mark,

@@ -3,14 +3,9 @@ package delivery_test
 import (
 	"bytes"
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
 	"encoding/json"
 	"log/slog"
-	"math/big"
 	"strings"
 	"sync"
 	"testing"
@@ -25,6 +20,7 @@ import (
 	"signaldevice/broker/requests"
 	"signaldevice/broker/stream"
 	"signaldevice/device"
+	"signaldevice/testserver/pki"
 )
 
 func TestMain(m *testing.M) {
@@ -122,16 +118,15 @@ func (f *fleet) stop() {
 }
 
 func certificate(t *testing.T) *tls.Certificate {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	pair, err := pki.SelfSigned("localhost", time.Hour)
 	if err != nil {
 		t.Fatal(err)
 	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour)}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
+	c, err := tls.X509KeyPair(pair.Cert, pair.Key)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
+	return &c
 }
 
 // cam is a device that acknowledges only what a test tells it to.

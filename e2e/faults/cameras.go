@@ -2,21 +2,12 @@ package faults
 
 import (
 	"context"
-	"crypto"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
-	"crypto/x509/pkix"
 	"encoding/json"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"maps"
-	"math/big"
 	mathrand "math/rand/v2"
-	"net"
 	"net/http"
 	"slices"
 	"sync"
@@ -25,6 +16,7 @@ import (
 	mqtt "github.com/eclipse/paho.mqtt.golang"
 
 	"signaldevice/camera"
+	"signaldevice/testserver/pki"
 )
 
 const (
@@ -52,50 +44,17 @@ type registration struct {
 
 // register registers a camera by a certificate of its own that is valid for some time.
 func (s *system) register(ctx context.Context, name string, valid time.Duration) (r registration, err error) {
-	if r.cert, r.key, err = selfSigned(name, valid); err != nil {
+	own, err := pki.SelfSigned(name, valid)
+	if err != nil {
 		return r, err
 	}
+	r.cert, r.key = own.Cert, own.Key
 	body := map[string]any{"name": name, "certificate": string(r.cert)}
 	got := s.http.do(ctx, 0, s.admin, request{op: opStaff, method: http.MethodPost, path: "/v1/devices", body: body})
 	if err := got.into(&r); err != nil {
 		return r, fmt.Errorf("register %s: %w", name, err)
 	}
 	return r, nil
-}
-
-// selfSigned makes a certificate as a camera's factory may.
-func selfSigned(name string, valid time.Duration) (cert, key []byte, err error) {
-	return certify(name, valid, false, nil, nil)
-}
-
-// certify makes a key and a certificate of a CA, of a client or of a server on this machine; without an issuer the key
-// signs its own.
-func certify(name string, valid time.Duration, ca bool, issuer *x509.Certificate, issuerKey crypto.Signer) (cert, key []byte, err error) {
-	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return nil, nil, err
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(time.Now().UnixNano()),
-		Subject:      pkix.Name{CommonName: name},
-		NotBefore:    time.Now().Add(-time.Hour),
-		NotAfter:     time.Now().Add(valid),
-		IPAddresses:  []net.IP{net.IPv4(127, 0, 0, 1)},
-		IsCA:         ca, BasicConstraintsValid: ca,
-	}
-	if issuer == nil {
-		issuer, issuerKey = template, private
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, issuer, private.Public(), issuerKey)
-	if err != nil {
-		return nil, nil, err
-	}
-	keyDER, err := x509.MarshalPKCS8PrivateKey(private)
-	if err != nil {
-		return nil, nil, err
-	}
-	cert = pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
-	return cert, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER}), nil
 }
 
 // foreignCamera is a camera over a client that is not ours. It keeps each reply until its PUBACK, over any number of
@@ -119,18 +78,14 @@ type foreignCamera struct {
 }
 
 func (s *system) newForeignCamera(r registration, seed uint64) (*foreignCamera, error) {
-	pair, err := tls.X509KeyPair(r.cert, r.key)
+	dial, err := pki.Pair{Cert: r.cert, Key: r.key}.ClientTLS([]byte(r.CA))
 	if err != nil {
 		return nil, err
-	}
-	roots := x509.NewCertPool()
-	if !roots.AppendCertsFromPEM([]byte(r.CA)) {
-		return nil, errors.New("the broker's CA holds no certificate")
 	}
 	return &foreignCamera{
 		registration: r,
 		broker:       s.toCameras.Listen,
-		tls:          &tls.Config{RootCAs: roots, Certificates: []tls.Certificate{pair}},
+		tls:          dial,
 		journal:      s.journal,
 		brokerClock:  s.brokerClock,
 		rng:          mathrand.New(mathrand.NewPCG(seed, 7)),

@@ -2,9 +2,6 @@ package faults
 
 import (
 	"context"
-	"crypto"
-	"crypto/tls"
-	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -16,6 +13,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"signaldevice/testserver/child"
+	"signaldevice/testserver/pki"
 )
 
 const contestCalm = 2 * time.Second // before the fault and after it
@@ -115,7 +113,7 @@ func (s *system) bridge(config, told string, one *api) child.Program {
 	return child.Program{
 		Name: "bridge",
 		Path: s.binary,
-		Env:  ownEnvironment(os.Environ()),
+		Env:  child.OwnEnvironment(os.Environ()),
 		Args: func(string, int) ([]string, error) {
 			if err := os.Remove(told); err != nil && !errors.Is(err, os.ErrNotExist) {
 				return nil, err
@@ -142,40 +140,28 @@ func (s *system) bridge(config, told string, one *api) child.Program {
 // rivalFiles writes what Mosquitto needs, and returns the beginning of the bridge's configuration, the cameras and the
 // clients by token.
 func (s *system) rivalFiles() (bridge map[string]any, cameras []registration, tokens map[string]string, err error) {
-	caPEM, caKeyPEM, err := certify("CA", oneDay, true, nil, nil)
+	ca, err := pki.NewAuthority()
 	if err != nil {
 		return nil, nil, nil, err
 	}
-	pair, err := tls.X509KeyPair(caPEM, caKeyPEM)
-	if err != nil {
-		return nil, nil, nil, err
-	}
-	ca, err := x509.ParseCertificate(pair.Certificate[0])
-	if err != nil {
-		return nil, nil, nil, err
-	}
-	key, ok := pair.PrivateKey.(crypto.Signer)
-	if !ok {
-		return nil, nil, nil, errors.New("the CA's key cannot sign")
-	}
-	issue := func(name string) (cert, private []byte) {
-		cert, private, issueErr := certify(name, oneDay, false, ca, key)
+	issue := func(name string) pki.Pair {
+		pair, issueErr := ca.Issue(name)
 		err = errors.Join(err, issueErr)
-		return cert, private
+		return pair
 	}
 	write := func(name string, data []byte) {
 		err = errors.Join(err, os.WriteFile(filepath.Join(s.dir, name), data, 0o600))
 	}
-	cert, private := issue("server")
-	write("server.pem", cert)
-	write("server.key", private)
-	write("ca.pem", caPEM)
+	_, _, writeErr := issue("server").Write(s.dir, "server")
+	err = errors.Join(err, writeErr)
+	write("ca.pem", ca.PEM)
 	write("acl", []byte(rivalACL))
-	cert, private = issue("bridge")
-	bridge = map[string]any{"ca": string(caPEM), "cert": string(cert), "key": string(private)}
+	own := issue("bridge")
+	bridge = map[string]any{"ca": string(ca.PEM), "cert": string(own.Cert), "key": string(own.Key)}
 	for i := range foreignCameras {
-		r := registration{ID: fmt.Sprintf("camera-%d", i), CA: string(caPEM), keepsSession: true}
-		r.cert, r.key = issue(r.ID)
+		r := registration{ID: fmt.Sprintf("camera-%d", i), CA: string(ca.PEM), keepsSession: true}
+		own := issue(r.ID)
+		r.cert, r.key = own.Cert, own.Key
 		r.Topics.Commands, r.Topics.Events = "devices/"+r.ID+"/commands", "devices/"+r.ID+"/events"
 		cameras = append(cameras, r)
 	}

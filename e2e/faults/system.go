@@ -10,7 +10,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -305,7 +304,7 @@ func (s *system) own(name, file, clock string, at *ready, args func(port int) []
 	return child.Program{
 		Name: name,
 		Path: s.binary,
-		Env:  append(ownEnvironment(os.Environ()), clock, "GOMEMLIMIT="+cmp.Or(s.under.memory, "off")),
+		Env:  append(child.OwnEnvironment(os.Environ()), clock, "GOMEMLIMIT="+cmp.Or(s.under.memory, "off")),
 		Args: func(_ string, port int) ([]string, error) {
 			if err := os.Remove(file); err != nil && !errors.Is(err, os.ErrNotExist) {
 				return nil, err
@@ -320,18 +319,6 @@ func (s *system) own(name, file, clock string, at *ready, args func(port int) []
 			return json.Unmarshal(data, at)
 		},
 	}
-}
-
-// ownEnvironment leaves out the options that were meant for another process, and lets the started ones log what is wrong
-// only.
-func ownEnvironment(environ []string) []string {
-	var kept []string
-	for _, entry := range environ {
-		if !strings.HasPrefix(entry, "SIGNAL_DEVICE_") {
-			kept = append(kept, entry)
-		}
-	}
-	return append(kept, "SIGNAL_DEVICE_LOG_LEVEL=warn")
 }
 
 // away notes that an API cannot be reached, by intent, from now until the returned function is called.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -82,5 +83,12 @@ func TestRestart_KeepsPortAndFolder(t *testing.T) {
 
 	if p.Addr() != addr || p.PID() == pid {
 		t.Errorf("restarted at %s as process %d, before at %s as %d", p.Addr(), p.PID(), addr, pid)
+	}
+}
+
+func TestOwnEnvironment_LeavesOutWhatWasMeantForTheParent(t *testing.T) {
+	got := child.OwnEnvironment([]string{"PATH=/bin", "SIGNAL_DEVICE_REDIS=redis://x", "SIGNAL_DEVICE_LOG_LEVEL=debug"})
+	if want := []string{"PATH=/bin", "SIGNAL_DEVICE_LOG_LEVEL=warn"}; !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
 	}
 }
