@@ -157,13 +157,21 @@ func (e *Engine) Close() {
 // JetStream gives the engine's own interface for what this package does not wrap.
 func (e *Engine) JetStream() jetstream.JetStream { return e.js }
 
+const healthTries = 100
+
 // Broken tells of a stream that could not be read at the start, or that takes no more writes: JetStream gives a stream up
 // once a write to it has failed, with a full disk or for want of file descriptors, until the engine is opened anew. nil:
 // there is none.
 func (e *Engine) Broken() error {
-	health := e.server.Healthz(&server.HealthzOptions{Details: true})
-	if len(health.Errors) == 0 {
-		return nil
+	var health *server.HealthStatus
+	for range healthTries {
+		health = e.server.Healthz(&server.HealthzOptions{Details: true})
+		switch {
+		case len(health.Errors) == 0:
+			return nil
+		case health.Errors[0].Type != server.HealthzErrorConn: // which a busy machine gets: the server gives itself 1 ms
+			return errors.New(health.Errors[0].Error)
+		}
 	}
 	return errors.New(health.Errors[0].Error)
 }
