@@ -7,6 +7,7 @@
 package stream
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -20,6 +21,9 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 )
+
+// leastWindow is the shortest time for which the server lets a stream know repeated messages.
+const leastWindow = 100 * time.Millisecond
 
 // Config says where and how the engine keeps its data.
 type Config struct {
@@ -196,9 +200,11 @@ func (e *Engine) Conn() *nats.Conn { return e.conn }
 func (e *Engine) Replicas() int { return e.cfg.Replicas }
 
 // Ensure creates the stream, or brings its configuration up to date, and returns its life: a number that is another one
-// once the stream has been deleted and made anew. It sets the number of replicas itself.
+// once the stream has been deleted and made anew. It sets the number of replicas itself. The stream knows repeated messages
+// by their Nats-Msg-Id only where cfg.Duplicates says for how long.
 func (e *Engine) Ensure(ctx context.Context, cfg jetstream.StreamConfig) (life uint64, err error) {
 	cfg.Replicas = e.cfg.Replicas
+	cfg.Duplicates = cmp.Or(cfg.Duplicates, leastWindow) // at a start the server reads what was stored within it
 	s, err := e.js.CreateOrUpdateStream(ctx, cfg)
 	if err != nil {
 		return 0, fmt.Errorf("stream: %s: %w", cfg.Name, err)

@@ -32,6 +32,7 @@ func open(t testing.TB, dir string) *stream.Engine {
 	}
 	if _, err := e.Ensure(t.Context(), jetstream.StreamConfig{
 		Name: name, Subjects: []string{"t.>"}, Storage: jetstream.FileStorage, AllowDirect: true, AllowAtomicPublish: true,
+		Duplicates: time.Minute,
 	}); err != nil {
 		t.Fatal(err)
 	}
