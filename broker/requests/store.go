@@ -23,7 +23,7 @@ import (
 const (
 	streamName   = "REQUESTS"
 	collectFor   = 50 * time.Millisecond // facts that nobody waits for are written together
-	cached       = 32_768                // records in memory; about 0.6 KB each
+	cached       = 16_384                // records in memory at most; about 0.7 KB each
 	maxUnwritten = 8192                  // records that wait to be written before new ones are refused
 	storeBudget  = 2 * time.Second
 )
@@ -72,7 +72,6 @@ type entry struct {
 	record    Record
 	uuid      device.UUID
 	mailbox   device.Mailbox
-	subject   string
 	revision  uint64 // stream sequence of the version last read or written; 0: none is durable
 	version   int    // counts the changes made here
 	persisted int    // the version that is durable
@@ -80,6 +79,10 @@ type entry struct {
 	told      device.State // what Tell told last; "": nothing since it was read
 	waiters   []waiter
 	place     *list.Element
+}
+
+func (e *entry) subject() string {
+	return subjectOf(device.Claims{UUID: e.uuid, Mailbox: e.mailbox}, e.record.Device)
 }
 
 type waiter struct {
@@ -110,7 +113,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 		return nil, fmt.Errorf("requests: %w", err)
 	}
 	s := &Store{
-		cfg: cfg, appender: cfg.Engine.NewAppender(), most: cached, list: defaultListLimits,
+		cfg: cfg, appender: cfg.Engine.NewAppender(), most: int(min(cached, cfg.MaxRecords)), list: defaultListLimits,
 		records: map[device.UUID]*entry{}, recent: list.New(), dirty: map[*entry]struct{}{},
 	}
 	if s.keys, err = openKeys(ctx, cfg.Engine, cmp.Or(cfg.KeysStore, 256<<20)); err != nil {
@@ -292,7 +295,7 @@ func (s *Store) write(e *entry) (ok bool) {
 	if err == nil {
 		// The expected revision makes every write safe to repeat, and lets two nodes write one record.
 		err = s.appender.TryAppend(&stream.Append{
-			Subject: e.subject, Data: body,
+			Subject: e.subject(), Data: body,
 			Header: nats.Header{"Nats-Expected-Last-Subject-Sequence": {strconv.FormatUint(e.revision, 10)}},
 			Done:   func(seq uint64, err error) { s.written(e, version, seq, err) },
 		})
@@ -340,7 +343,7 @@ func (s *Store) settle(e *entry, version int, err error) {
 func (s *Store) reconcile(e *entry) {
 	ctx, cancel := context.WithTimeout(context.Background(), storeBudget)
 	defer cancel()
-	m, ok, err := s.cfg.Engine.Next(ctx, streamName, e.subject, 0)
+	m, ok, err := s.cfg.Engine.Next(ctx, streamName, e.subject(), 0)
 	var theirs Record
 	if err == nil && ok {
 		err = json.Unmarshal(m.Data, &theirs)
@@ -408,7 +411,7 @@ func (s *Store) parse(m stream.Message) (r Record, c device.Claims, ok bool) {
 
 // remember puts a record into memory and lets one go that was not used for long. The caller holds the lock.
 func (s *Store) remember(c device.Claims, r Record, revision uint64) *entry {
-	e := &entry{record: r, uuid: c.UUID, mailbox: c.Mailbox, subject: subjectOf(c, r.Device), revision: revision}
+	e := &entry{record: r, uuid: c.UUID, mailbox: c.Mailbox, revision: revision}
 	e.place = s.recent.PushFront(e)
 	s.records[c.UUID] = e
 	for range 4 { // of which some may be busy

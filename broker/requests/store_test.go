@@ -28,7 +28,7 @@ func until(t *testing.T, what string, is func() bool) {
 	}
 }
 
-func openIn(t *testing.T, dir string, edit func(*Config)) *Store {
+func openIn(t testing.TB, dir string, edit func(*Config)) *Store {
 	t.Helper()
 	e, err := stream.Open(t.Context(), stream.Config{Dir: dir})
 	if err != nil {
@@ -50,14 +50,19 @@ func (s *Store) closeAll() {
 	s.cfg.Engine.Close()
 }
 
-func newRecord(t *testing.T, at time.Time) (Record, device.Claims) {
+func newRecord(t testing.TB, at time.Time) (Record, device.Claims) {
+	t.Helper()
+	return newRecordOf(t, at, "alice", "cam-1")
+}
+
+func newRecordOf(t testing.TB, at time.Time, client device.ClientID, dev device.ID) (Record, device.Claims) {
 	t.Helper()
 	ring, err := device.NewKeyRing(device.Key{ID: 1, Secret: make([]byte, 32)})
 	if err != nil {
 		t.Fatal(err)
 	}
 	r := Record{
-		ID: ring.Mint(at, device.MailboxOf("alice"), "cam-1", at.Add(30*time.Second)), Device: "cam-1", Command: "ping",
+		ID: ring.Mint(at, device.MailboxOf(client), dev, at.Add(30*time.Second)), Device: dev, Client: client, Command: "ping",
 		Created: At(at), DeliverBy: At(at.Add(10 * time.Second)), ReplyBy: At(at.Add(30 * time.Second)),
 	}
 	c, err := r.ID.Claims()
