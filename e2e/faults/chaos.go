@@ -26,17 +26,10 @@ func WriteSVG(w io.Writer, r *Report) error {
 
 // WriteChaos writes docs/chaos.md: what one long run did, and what it found. plots is the name of its picture.
 func WriteChaos(w io.Writer, r *Report, command, plots string) error {
-	var b strings.Builder
-	v := r.Verdict
-	fmt.Fprintf(&b, `# Chaos
+	_, err := fmt.Fprintf(w, `# Chaos
 
-One system of real processes under load, with faults that a random schedule draws. Written by the run itself, %s UTC:
-
-    %s
-
-Seed %d, %g exchanges a second in the open model, %s, on %s. Two API instances, one broker, one redis-server, %d cameras on
-Eclipse Paho and %d simulated ones, %d clients, with a TCP proxy on every way between them. The load generator, the proxies and the
-oracle share the machine, so latencies are no benchmark. The program's clocks are movable (F14), nothing else of it differs.
+One system of real processes under load, with faults that a random schedule draws. %s The program's clocks are movable (F14),
+nothing else of it differs.
 
 ![Throughput, latency, and what the processes held](%s)
 
@@ -44,9 +37,33 @@ Pale red: a fault. A red line: a kill. Orange on top: answers said that somethin
 
 ## What became of every reply
 
-| | |
-|---|---|
-`, r.Began.UTC().Format(time.DateTime), command, r.Config.Seed, r.Config.Rate, r.Took.Round(time.Second), machine(), foreignCameras, ownCameras, clientCount, plots)
+%s
+## What the processes held
+
+%s
+## The faults, in their order
+
+%s`, r.setting(command), plots, r.replyTable(), r.trendTable(), r.faultTable())
+	return err
+}
+
+// setting tells how and when a run was made, and on what.
+func (r *Report) setting(command string) string {
+	return fmt.Sprintf(`Written by the run itself, %s UTC:
+
+    %s
+
+Seed %d, %g exchanges a second in the open model, %s, on %s. Two API instances, one broker, one redis-server, %d cameras on
+Eclipse Paho and %d simulated ones, %d clients, with a TCP proxy on every way between them. The load generator, the proxies and the
+oracle share the machine, so latencies are no benchmark.`, r.Began.UTC().Format(time.DateTime), command, r.Config.Seed, r.Config.Rate,
+		r.Took.Round(time.Second), machine(), foreignCameras, ownCameras, clientCount)
+}
+
+// replyTable tells what became of every reply.
+func (r *Report) replyTable() string {
+	var b strings.Builder
+	b.WriteString("| | |\n|---|---|\n")
+	v := r.Verdict
 	row := func(what string, n int) { fmt.Fprintf(&b, "| %s | %d |\n", what, n) }
 	row("commands that clients tried to send", v.Sent)
 	row("accepted requests", v.Accepted)
@@ -64,25 +81,29 @@ Pale red: a fault. A red line: a kill. Orange on top: answers said that somethin
 	row("histories that no order explains", v.Count(inexplicable))
 	row("faults without recovery, processes that grew, cameras not cut", v.Count(noRecovery)+v.Count(grown)+v.Count(lingering))
 	row("given again within the grace or after a crash, with the same body", v.Repeated)
+	row("times during which answers said that something was missing", v.Hitches)
 	row("exchanges that were due and not begun, because too many were under way", r.notBegun)
 	if !v.OK() {
 		fmt.Fprintf(&b, "\nBroken promises:\n\n```\n%s```\n", r.Summary())
 	}
-	b.WriteString("\n## What the processes held\n\n")
-	b.WriteString(trendTable(r))
-	fmt.Fprintf(&b, "\n## The faults, in their order\n\n| at | fault | lasted | answered calls | 503 | p50 | p99 | slowest | well again after | |\n|---|---|---|---|---|---|---|---|---|---|\n")
+	return b.String()
+}
+
+// faultTable tells how each fault went.
+func (r *Report) faultTable() string {
+	var b strings.Builder
+	b.WriteString("| at | fault | lasted | answered calls | 503 | p50 | p99 | slowest | well again after | |\n|---|---|---|---|---|---|---|---|---|---|\n")
 	for _, x := range r.Rows() {
 		fmt.Fprintf(&b, "| %s | %s %s | %s | %d | %d | %s | %s | %s | %s | %s |\n", x.At.Sub(r.Began).Round(time.Second), x.Fault.ID, x.Fault.Name,
 			x.Lasted.Round(100*time.Millisecond), x.Answered, x.Refused, x.P50.Round(100*time.Microsecond), x.P99.Round(100*time.Microsecond),
 			x.Slowest.Round(time.Millisecond), recovered(x.Recovered), x.Note)
 	}
 	b.WriteString("\nCalls are those that do not wait and began during the fault. Well again: from its end until both APIs miss nothing and each\nhas made a whole exchange.\n")
-	_, err := io.WriteString(w, b.String())
-	return err
+	return b.String()
 }
 
 // trendTable tells what each process held, and whether that stayed flat.
-func trendTable(r *Report) string {
+func (r *Report) trendTable() string {
 	var b strings.Builder
 	b.WriteString("| process | | at first | at last | highest | growth in an hour | |\n|---|---|---|---|---|---|---|\n")
 	for _, t := range r.Trends() {
@@ -93,7 +114,7 @@ func trendTable(r *Report) string {
 		fmt.Fprintf(&b, "| %s | %s | %.0f | %.0f | %.0f | %+.0f | %s |\n", t.Process, t.What, t.First, t.Last, t.Highest, t.Hour, flat)
 	}
 	b.WriteString("\nFirst, last and growth are those of a line through the samples, one every two seconds, without the first fifth of the run. After\n" +
-		"the load goroutines and files come back to what they were before it; a process that keeps more is a broken promise above.\n")
+		"the load goroutines and files come back to what they were before it; a process that keeps more breaks a promise.\n")
 	return b.String()
 }
 

@@ -20,9 +20,9 @@ const (
 func (v *Verdict) judgeHistories(j *journal) {
 	j.history.mu.Lock()
 	defer j.history.mu.Unlock()
-	model := slotModel()
+	model, hitches := slotModel(), j.hitches()
 	for s := range j.followed() {
-		steps := j.steps(s)
+		steps := j.steps(s, hitches)
 		if len(steps) == 0 {
 			continue
 		}
@@ -56,7 +56,7 @@ func (j *journal) followed() map[slot]bool {
 
 // steps returns the history of one slot; none where it is not known who sent the request. Of calls with a lost answer it
 // has only the first: it allows whatever the others do.
-func (j *journal) steps(s slot) (steps []step) {
+func (j *journal) steps(s slot, hitches []span) (steps []step) {
 	owner := j.owner(s.request)
 	if owner == "" {
 		return nil
@@ -92,7 +92,7 @@ func (j *journal) steps(s slot) (steps []step) {
 	if !lost.IsZero() {
 		steps = append(steps, step{kind: getLost, client: owner, span: span{from: lost}})
 	}
-	return append(steps, j.disturbances(s, made.made, firstRead)...)
+	return append(steps, j.disturbances(s, hitches, made.made, firstRead)...)
 }
 
 func later(a, b time.Time) time.Time {
@@ -102,14 +102,20 @@ func later(a, b time.Time) time.Time {
 	return b
 }
 
-// disturbances returns the faults and losses of the cache that can touch a slot which was put then and first read then;
-// zero: never.
-func (j *journal) disturbances(s slot, from, firstRead time.Time) (steps []step) {
+// disturbances returns the faults, hitches and losses of the cache that can touch a slot which was put then and first read
+// then; zero: never.
+func (j *journal) disturbances(s slot, hitches []span, from, firstRead time.Time) (steps []step) {
 	soon := firstRead.Add(ackTail)
-	for _, f := range j.faults {
-		if f.until().After(from) && (firstRead.IsZero() || f.from.Before(soon)) {
-			steps = append(steps, step{kind: disturb, span: span{f.from, f.until()}})
+	disturbed := func(at span) {
+		if at.to.After(from) && (firstRead.IsZero() || at.from.Before(soon)) {
+			steps = append(steps, step{kind: disturb, span: at})
 		}
+	}
+	for _, f := range j.faults {
+		disturbed(span{f.from, f.until()})
+	}
+	for _, at := range hitches {
+		disturbed(at)
 	}
 	for _, at := range j.emptied {
 		if j.dropped[s] && at.After(from) {
@@ -117,6 +123,26 @@ func (j *journal) disturbances(s slot, from, firstRead time.Time) (steps []step)
 		}
 	}
 	return steps
+}
+
+// hitches returns when answers said that something was missing: a busy machine is a fault that nobody made. Those that
+// overlap are one.
+func (j *journal) hitches() (list []span) {
+	for _, a := range j.answers {
+		if a.degraded != "" {
+			list = append(list, span{a.began, a.began.Add(a.took + settling)})
+		}
+	}
+	slices.SortFunc(list, func(a, b span) int { return a.from.Compare(b.from) })
+	merged := list[:0]
+	for _, at := range list {
+		if n := len(merged); n > 0 && merged[n-1].touches(at) {
+			merged[n-1].to = later(merged[n-1].to, at.to)
+		} else {
+			merged = append(merged, at)
+		}
+	}
+	return merged
 }
 
 // operations puts steps into porcupine's form. What never ended may still happen.

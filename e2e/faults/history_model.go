@@ -65,8 +65,9 @@ type slotState struct {
 // It is as weak as the promises are, and no weaker:
 //
 //   - a call whose answer was lost, or said that it did not know, may have read the reply at any time since its begin;
-//   - a reply may be given again after the grace where a fault came between its put and its first read, or within
-//     ackTail after that: then a copy can be left which nobody knows was read. A fault that came later excuses nothing;
+//   - a reply may be given again after the grace where a fault, or an answer which says that something is missing, came
+//     between its put and its first read, or within ackTail after that: then a copy can be left which nobody knows was
+//     read. What came later excuses nothing;
 //   - an emptied cache may have taken a reply with it that was in it;
 //   - an answer which gives the final reply says nothing of progress that it does not give: who has the end needs no
 //     more. The caller leaves such steps out.

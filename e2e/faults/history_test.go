@@ -50,6 +50,11 @@ func (p *plant) fault(from, to int) {
 	p.faults = append(p.faults, faultSpan{span: span{p.at(from), p.at(to)}})
 }
 
+// hitch is an answer that says that something is missing.
+func (p *plant) hitch(from, to int) {
+	p.answers = append(p.answers, answer{degraded: "cache", began: p.at(from), took: time.Duration(to-from) * time.Millisecond})
+}
+
 // TestHistories_WhatNoOrderExplains plants what must never happen, and what may (I1, I2, I3, I8).
 func TestHistories_WhatNoOrderExplains(t *testing.T) {
 	const hour = 3_600_000
@@ -86,6 +91,7 @@ func TestHistories_WhatNoOrderExplains(t *testing.T) {
 		"again after the grace, a fault just after": {func(p *plant) { p.given(30, 40); p.fault(1_000, 2_000); p.given(hour, hour+10) }, false},
 		"again after the grace, a fault long after": {func(p *plant) { p.given(30, 40); p.fault(10_000, 12_000); p.given(hour, hour+10) }, true},
 		"a fault long before excuses nothing":       {func(p *plant) { p.fault(-60_000, -50_000); p.given(30, 40); p.given(hour, hour+10) }, true},
+		"again after the grace, a hitch before":     {func(p *plant) { p.hitch(15, 25); p.hitch(20, 24); p.given(30, 40); p.given(hour, hour+10) }, false},
 		"already read, the first answer was cut":    {func(p *plant) { p.cut(30, 40, "r1"); p.none(31_000, 31_010, "already_read") }, false},
 		"and then it comes all the same":            {func(p *plant) { p.cut(30, 40, "r1"); p.none(31_000, 31_010, "already_read"); p.given(32_000, 32_010) }, false},
 		"already read at once after a cut answer":   {func(p *plant) { p.cut(30, 40, "r1"); p.none(1_000, 1_010, "already_read") }, true},
@@ -93,6 +99,12 @@ func TestHistories_WhatNoOrderExplains(t *testing.T) {
 		"again long after a cut answer and a read":  {func(p *plant) { p.cut(30, 40, "r1"); p.given(50, 60); p.given(hour, hour+10) }, true},
 		"cut when it asked for everything":          {func(p *plant) { p.cut(30, 40); p.none(31_000, 31_010, "already_read") }, false},
 		"cut long before the put":                   {func(p *plant) { p.cut(-60_000, -50_000); p.none(31_000, 31_010, "already_read") }, true},
+		"hitches before and long after are two": {func(p *plant) {
+			p.hitch(-60_000, -50_000)
+			p.hitch(10_000, 12_000)
+			p.given(30, 40)
+			p.given(hour, hour+10)
+		}, true},
 		"without PUBACK, seen and then not": {func(p *plant) {
 			s := slot{"r1", 0}
 			unacked := p.replies[s]

@@ -109,6 +109,7 @@ type journal struct {
 	kills     []time.Time
 	samples   []sample
 	history   *history
+	records   int // of requests that the broker keeps at most; 0: all of a run
 }
 
 // faultSpan is one fault of the run.

@@ -27,6 +27,7 @@ type load struct {
 	own     []string // of simulated ones
 	rate    float64
 	plain   bool // one reply each, asked for by its request id: what any such service has
+	fewKeys bool // few requests have an idempotency key: the broker has to keep each for an hour
 
 	seed     uint64
 	inFlight atomic.Int64
@@ -83,7 +84,7 @@ func (l *load) exchange(ctx context.Context, n int, rng *rand.Rand) {
 			x.command = "exchange_held"
 		}
 	}
-	if n%3 != 0 { // the others find out what happens to those who do not
+	if n%3 != 0 && (!l.fewKeys || n%10 == 1) { // the others find out what happens to those who do not
 		x.key = fmt.Sprintf("key-%d-%d", l.seed, n)
 	}
 	if !x.send(ctx) {

@@ -24,9 +24,12 @@ const (
 	noRecovery   = "no recovery"          // a fault was over and the system did not come back
 	lingering    = "not cut off"          // somebody who had to be disconnected was not
 	inexplicable = "no order explains it" // a history of a slot that is not linearizable (I1, I2, I3, I8)
-	grown        = "grown"                // a process holds more goroutines or files than it needs
+	grown        = "grown"                // a process holds more than it needs
 	strange      = "harness out of order" // the harness itself could not do what it should
 )
+
+// noRecord is what is told of a request whose record is not there.
+const noRecord = "request_not_found"
 
 // deliveryTolerance is between the broker's write and the moment at which a camera's process on a busy machine looks at
 // its clock.
@@ -52,6 +55,7 @@ type Verdict struct {
 	Emptied    int // of those, lost in a cache that was emptied by intent
 	Repeated   int // replies that were given again, with the same body
 	Histories  int // of slots, whose steps an order explains or not
+	Hitches    int // times during which answers said that something was missing
 	States     map[string]int
 	Violations []Violation
 }
@@ -83,6 +87,7 @@ func judge(j *journal) *Verdict {
 	v.judgeStates(j)
 	v.judgeAnswers(j)
 	v.judgeHistories(j)
+	v.Hitches = len(j.hitches())
 	slices.SortStableFunc(v.Violations, func(a, b Violation) int { return a.At.Compare(b.At) })
 	return v
 }
@@ -150,6 +155,7 @@ func finalAck(j *journal) map[string]time.Time {
 func (v *Verdict) judgeStates(j *journal) {
 	acked := finalAck(j)
 	ended := map[string]bool{}
+	dropped := recordsMayBeDropped(j)
 	for _, t := range j.told {
 		at, has := acked[t.request]
 		if (t.state == "no_reply" || t.state == "expired") && has && at.Before(t.asked) {
@@ -160,6 +166,9 @@ func (v *Verdict) judgeStates(j *journal) {
 		}
 		ended[t.request] = true
 		v.States[t.state]++
+		if t.state == noRecord && j.accepted[t.request].at.Before(dropped) {
+			continue
+		}
 		switch t.state {
 		case "answered", "cancelled":
 		case "no_reply", "expired":
@@ -178,6 +187,21 @@ func (v *Verdict) judgeStates(j *journal) {
 			v.add(unfinished, a.at, "nothing could be learned of %s in the end", id)
 		}
 	}
+}
+
+// recordsMayBeDropped returns a moment: the records of the requests before it may have made room for newer ones. Records go
+// in the order of their last changes, so only half of the number that is kept is sure to be of the newest requests.
+func recordsMayBeDropped(j *journal) (before time.Time) {
+	sure := j.records / 2
+	if sure == 0 || len(j.accepted) <= sure {
+		return time.Time{}
+	}
+	var at []time.Time
+	for _, a := range j.accepted {
+		at = append(at, a.at)
+	}
+	slices.SortFunc(at, time.Time.Compare)
+	return at[len(at)-sure]
 }
 
 func (v *Verdict) judgeAnswers(j *journal) {

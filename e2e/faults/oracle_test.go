@@ -64,6 +64,13 @@ func TestJudge_EveryBreachIsSeen(t *testing.T) {
 		"answered, and its deadlines are still to come": {func(j *journal) {
 			j.told[0].state, j.later["r1"] = "delivered", true
 		}, []string{unfinished}},
+		"its record made room for newer ones": {func(j *journal) {
+			j.told[0].state, j.records = noRecord, 2
+			j.accepted["r2"] = acceptance{"alice", "cam-1", j.accepted["r1"].at.Add(1)}
+			j.told = append(j.told, telling{"alice", "r2", "answered", "", j.told[0].asked, true})
+		}, nil},
+		"the record of the newest request is not there": {func(j *journal) { j.told[0].state, j.records = noRecord, 2 }, []string{unfinished}},
+
 		"no state at all":           {func(j *journal) { j.told = nil }, []string{unfinished}},
 		"expired without a cause":   {func(j *journal) { delete(j.replies, s); j.told[0].state = "expired" }, []string{unfinished}},
 		"expired with a cause":      {func(j *journal) { delete(j.replies, s); j.told[0].state, j.told[0].cause = "expired", "so" }, nil},

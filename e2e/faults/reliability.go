@@ -20,7 +20,7 @@ Made on %s with
     %s
 
 on %s/%s with %d processors, which other programs used too, so the times are no benchmark. `+"`make chaos`"+` makes a longer,
-random run.
+random run ([chaos](chaos.md)), `+"`make soak`"+` a long one without faults ([soak](soak.md)).
 
 - **p99**: of calls that do not wait, begun while the fault was there and answered. **503**: how many of them were refused.
 - **well again**: from the end of the fault until both APIs miss nothing and each has made a whole exchange.

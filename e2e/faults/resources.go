@@ -13,6 +13,7 @@ import (
 
 const (
 	brokerName      = "broker"
+	residentMemory  = "memory, MiB"
 	sampleEvery     = 2 * time.Second
 	scrapeWithin    = time.Second
 	shrinkWithin    = 20 * time.Second // after everything: until a process holds no more than at the start
@@ -123,6 +124,10 @@ type Trend struct {
 	Flat          bool    // the line rises by less than a tenth, or by hardly anything
 }
 
+// brokerSmall is what counts as hardly anything of the broker's memory, in MiB. Its store has a buffer of up to 8 MB for
+// what was last written to each of its streams, which fills over minutes and goes; the collector's room doubles it.
+const brokerSmall = 16
+
 // quantities are what a trend is made of, and what counts as hardly anything.
 var quantities = []struct {
 	name  string
@@ -131,7 +136,7 @@ var quantities = []struct {
 }{
 	{"goroutines", func(r resources) float64 { return float64(r.goroutines) }, slackGoroutines / 2},
 	{"files", func(r resources) float64 { return float64(r.files) }, slackFiles / 2},
-	{"memory, MiB", func(r resources) float64 { return r.memory / (1 << 20) }, 4},
+	{residentMemory, func(r resources) float64 { return r.memory / (1 << 20) }, 4},
 }
 
 // Trends fits a line to each curve, by least squares.
@@ -155,7 +160,11 @@ func (r *Report) Trends() []Trend {
 			var offset float64
 			offset, t.Hour = fit(at, values)
 			t.First, t.Last = offset+t.Hour*at[0], offset+t.Hour*at[len(at)-1]
-			t.Flat = t.Last-t.First <= max(q.small, t.First/10)
+			small := q.small
+			if name == brokerName && q.name == residentMemory {
+				small = brokerSmall
+			}
+			t.Flat = t.Last-t.First <= max(small, t.First/10)
 			trends = append(trends, t)
 		}
 	}

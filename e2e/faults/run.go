@@ -38,7 +38,7 @@ type Config struct {
 	Dir      string // of all files; "": a temporary folder that is removed
 	Rate     float64
 	Steps    []Step
-	Calm     time.Duration // without faults, after them
+	Soak     time.Duration // without faults, and with a broker that soon has as many request records as it may keep
 	Crowd    int           // devices that connect at once in F16; 0: 2,000
 	Seed     uint64
 	Progress io.Writer // nil: silence
@@ -84,6 +84,9 @@ func (cfg Config) MovesClocks() bool { return cfg.conditions().clocks }
 
 // conditions returns what the faults need from the start. Only one of several may need more than clocks.
 func (cfg Config) conditions() (under conditions) {
+	if cfg.Soak > 0 {
+		return conditions{records: recordsOfSoak(cfg.Rate)}
+	}
 	for _, step := range cfg.Steps {
 		if step.Fault.under != (conditions{clocks: true}) && step.Fault.under != (conditions{}) {
 			return step.Fault.under
@@ -139,7 +142,11 @@ func (r *run) run(ctx context.Context) (*Report, error) {
 	defer r.journal.mu.Unlock()
 	verdict := judge(r.journal)
 	verdict.Violations = append(verdict.Violations, r.violations...)
-	return &Report{Began: began, Took: time.Since(began), Config: r.cfg, Verdict: verdict, journal: r.journal, notBegun: int(r.load.notBegun.Load())}, nil
+	report := &Report{Began: began, Took: time.Since(began), Config: r.cfg, Verdict: verdict, journal: r.journal, notBegun: int(r.load.notBegun.Load())}
+	if r.cfg.Soak > 0 {
+		report.judgeTrends()
+	}
+	return report, nil
 }
 
 // violation notes what a fault itself has seen.
@@ -150,7 +157,7 @@ func (r *run) violation(kind, format string, args ...any) {
 }
 
 func (r *run) startCameras(ctx context.Context, running *sync.WaitGroup) error {
-	r.load = &load{s: r.system, rate: r.cfg.Rate, seed: r.cfg.Seed}
+	r.load = &load{s: r.system, rate: r.cfg.Rate, seed: r.cfg.Seed, fewKeys: r.cfg.Soak > 0}
 	foreign, err := r.registerCameras(ctx)
 	if err != nil {
 		return err
@@ -254,7 +261,7 @@ func (r *run) steps(ctx context.Context) error {
 		}
 		r.out.line("   well again after %s %s", recovered(at.recovered), note)
 	}
-	hold(ctx, time.Second+r.cfg.Calm)
+	hold(ctx, time.Second+r.cfg.Soak)
 	return ctx.Err()
 }
 

@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -81,6 +82,7 @@ type conditions struct {
 	redisAhead time.Duration // the clock of Redis
 	memory     string        // GOMEMLIMIT of broker and APIs; "": none
 	disk       int64         // bytes for the broker's files; 0: no bound of ours
+	records    int           // of requests that the broker keeps at most, and replies for a minute; 0: as it does unasked
 }
 
 // system is the processes of one run and the ways between them.
@@ -136,6 +138,7 @@ type ready struct {
 // startSystem starts everything but the cameras. An error leaves nothing running.
 func startSystem(ctx context.Context, binary, dir string, under conditions) (_ *system, err error) {
 	s := &system{dir: dir, binary: binary, under: under, journal: newJournal()}
+	s.journal.records = under.records
 	defer func() {
 		if err != nil {
 			s.stop()
@@ -265,7 +268,11 @@ func (s *system) startBroker(ctx context.Context) error {
 		if s.broker == nil { // each attempt at the first start has ports of its own
 			mqtt, s.brokerAdmin = freeAddr(), freeAddr()
 		}
-		return []string{"broker", "--data", data, "--admin", s.brokerAdmin, "--mqtt", mqtt, "--grpc", fmt.Sprintf("127.0.0.1:%d", port)}
+		args := []string{"broker", "--data", data, "--admin", s.brokerAdmin, "--mqtt", mqtt, "--grpc", fmt.Sprintf("127.0.0.1:%d", port)}
+		if s.under.records > 0 {
+			args = append(args, "--max-requests", strconv.Itoa(s.under.records), "--retention", time.Minute.String())
+		}
+		return args
 	}))
 	return err
 }
