@@ -30,6 +30,7 @@ type BrokerOptions struct {
 	MaxRequests      int64         // request records; 0: the broker's default
 	MaxStore         int64         // bytes on disk; 0: the broker's default
 	MaxConnections   int           // of devices; 0: the broker's default
+	ConnectRate      int           // devices let in a second; 0: the broker's default
 	IoTCoreTokenFile string        // file: a bearer token for IoT Core's services; "": none
 
 	Log *slog.Logger
@@ -53,6 +54,7 @@ func (o BrokerOptions) config() broker.Config {
 		MaxRequests:    o.MaxRequests,
 		MaxStore:       o.MaxStore,
 		MaxConnections: o.MaxConnections,
+		ConnectRate:    o.ConnectRate,
 	}
 }
 

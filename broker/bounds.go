@@ -25,6 +25,7 @@ const (
 	leastRecords    = 1000
 	mostRecords     = 1_000_000 // more than can be listed in time (I7)
 	mostConnections = 1_000_000
+	mostConnectRate = 100_000
 
 	defaultConnections = 20_000
 	leastSpareFiles    = 256
@@ -77,6 +78,7 @@ func (c Config) Validate() error {
 		within("the number of request records", c.MaxRequests, leastRecords, mostRecords),
 		lasting("the time that a request record is kept", c.KeepRequests, max(leastKept, c.Retention), mostKept),
 		within("the number of connections", int64(c.MaxConnections), 1, mostConnections),
+		within("the number of devices that connect in a second", int64(c.ConnectRate), 0, mostConnectRate),
 	} {
 		if err != nil {
 			return err

@@ -43,6 +43,8 @@ func TestConfig_Limits(t *testing.T) {
 		"a million records":            {func(c *Config) { c.MaxRequests = 1_000_000 }, ""},
 		"more records":                 {func(c *Config) { c.MaxRequests = 1_000_001 }, "1000000"},
 		"fewer connections than none":  {func(c *Config) { c.MaxConnections = -1 }, "connections"},
+		"a rate below none":            {func(c *Config) { c.ConnectRate = -1 }, "connect in a second"},
+		"a rate that no machine has":   {func(c *Config) { c.ConnectRate = 100_001 }, "connect in a second"},
 		"the smallest store":           {func(c *Config) { c.MaxStore, c.MaxRequests = 1<<30, 1000 }, ""},
 		"a smaller one":                {func(c *Config) { c.MaxStore, c.MaxRequests = 1<<30-1, 1000 }, "the smallest that works is 1 GiB"},
 		"the smallest for the records": {func(c *Config) { c.MaxStore = 4 * requests.StoreBytes(records) }, ""},

@@ -49,6 +49,7 @@ type Config struct {
 	MaxStore       int64         // bytes on disk; default 16 GiB
 	IoTCoreToken   string        // bearer token for IoT Core's services, for clients without a certificate; "": none
 	MaxConnections int           // of devices; default 20,000
+	ConnectRate    int           // devices let in a second; default 100 for each processor
 	NoSync         bool          // leave fsync to the operating system: only for measuring what it costs
 	Clock          func() time.Time
 	Log            *slog.Logger
@@ -190,7 +191,7 @@ func (b *Broker) listenMQTT(context.Context) (err error) {
 			"files", openFiles(), "devices", connections, "configured", b.cfg.MaxConnections)
 	}
 	b.mqtt, err = mqtt.Listen(mqtt.Config{
-		Addr: b.cfg.MQTTAddr, Certificate: &cert, TLS12: b.cfg.TLS12, MaxConnections: connections,
+		Addr: b.cfg.MQTTAddr, Certificate: &cert, TLS12: b.cfg.TLS12, MaxConnections: connections, ConnectRate: b.cfg.ConnectRate,
 		Identify: b.registry.ByCertificate, Handler: (*deviceHandler)(b), Clock: b.cfg.Clock, Log: b.cfg.Log,
 	})
 	if err != nil {

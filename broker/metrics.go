@@ -14,6 +14,7 @@ func (b *Broker) newMetrics() *prometheus.Registry {
 	}
 	gauge("devices_online", "Devices that can receive a command now.", func() float64 { return float64(b.presence.Online()) })
 	gauge("device_connections", "Connections of devices.", func() float64 { return float64(b.mqtt.Connections()) })
+	gauge("device_connections_waiting", "Connections of devices that wait for their turn to be let in.", func() float64 { return float64(b.mqtt.Waiting()) })
 	gauge("devices", "Registered devices.", func() float64 { return float64(b.registry.Count()) })
 	gauge("queue_replies", "Unread replies in the output queues.", func() float64 { return float64(b.queue.Stats().Waiting) })
 	counter("queue_stored_total", "Replies stored durably.", func() uint64 { return b.queue.Stats().Stored })

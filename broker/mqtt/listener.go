@@ -18,13 +18,14 @@ import (
 	"signaldevice/device"
 )
 
-// listener does the TLS handshake itself, with a deadline and a bounded number side by side: a connection that says
-// nothing, or ten thousand that come at once, hold up nobody.
+// listener does the TLS handshake itself, with a deadline and at a bounded rate: a connection that says nothing, or ten
+// thousand that come at once, hold up nobody.
 type listener struct {
 	cfg         Config
 	ln          net.Listener
 	connections *atomic.Int64
-	slots       chan struct{}
+	refused     *atomic.Uint64
+	admission   *admission
 	closing     chan struct{}
 	once        sync.Once
 	served      chan struct{}  // closed when nothing more is accepted
@@ -62,7 +63,7 @@ func (l *listener) stop() {
 	l.running.Wait()
 }
 
-// track remembers a connection until it is closed, and counts it.
+// track remembers a connection until it is closed.
 func (l *listener) track(c net.Conn) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -78,6 +79,11 @@ func (l *listener) forget(c net.Conn) {
 
 func (l *listener) Serve(establish listeners.EstablishFn) {
 	defer close(l.served)
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	l.running.Go(func() {
+		l.admission.run(ctx, func(c net.Conn) { l.running.Go(func() { l.handshake(c, establish) }) })
+	})
 	for {
 		c, err := l.ln.Accept()
 		if err != nil {
@@ -89,13 +95,12 @@ func (l *listener) Serve(establish listeners.EstablishFn) {
 				continue
 			}
 		}
-		if l.connections.Add(1) > int64(l.cfg.MaxConnections) {
-			l.connections.Add(-1)
-			c.Close()
-			continue
-		}
 		l.track(c)
-		l.running.Go(func() { l.handshake(c, establish) })
+		if l.connections.Add(1) > int64(l.cfg.MaxConnections) || !l.admission.join(c) {
+			l.refused.Add(1)
+			c.Close()
+			l.forget(c)
+		}
 	}
 }
 
@@ -108,12 +113,6 @@ func (l *listener) handshake(c net.Conn, establish listeners.EstablishFn) {
 		}
 	}()
 	c.SetDeadline(time.Now().Add(l.cfg.ConnectTimeout)) // for CONNECT too: until then nobody else sets one
-	select {
-	case l.slots <- struct{}{}:
-		defer func() { <-l.slots }()
-	case <-l.closing:
-		return
-	}
 	t := tls.Server(c, l.tlsConfig())
 	if err := t.HandshakeContext(context.Background()); err != nil { // the connection's deadline bounds it
 		l.cfg.Log.Debug("TLS handshake failed", "remote", c.RemoteAddr().String(), "error", err)

@@ -17,6 +17,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -27,6 +28,10 @@ import (
 	"signaldevice/broker/identity"
 	"signaldevice/device"
 )
+
+// ratePerProcessor is how many devices are let in a second by default: about a fifth of what it could do, so that a
+// storm of them leaves the rest to everyone else.
+const ratePerProcessor = 100
 
 // Event is a message of a device, as it came.
 type Event struct {
@@ -54,8 +59,8 @@ type Config struct {
 	Certificate    *tls.Certificate // of the server
 	TLS12          bool             // accept TLS 1.2 too
 	MaxConnections int              // default 20,000
-	Handshakes     int              // TLS handshakes side by side; default 64
-	ConnectTimeout time.Duration    // for handshake and CONNECT together; default 10 s
+	ConnectRate    int              // devices let in a second; default 100 for each processor. Who would wait over 5 s is cut
+	ConnectTimeout time.Duration    // for handshake and CONNECT together, from the device's turn on; default 10 s
 	WriteTimeout   time.Duration    // for one write to a device; default 10 s
 	// Identify returns the device of a certificate, or an error when it is not registered or cannot be checked now
 	// (BrokerUnavailable).
@@ -95,8 +100,8 @@ func Listen(cfg Config) (*Server, error) {
 	if cfg.MaxConnections == 0 {
 		cfg.MaxConnections = 20_000
 	}
-	if cfg.Handshakes == 0 {
-		cfg.Handshakes = 64
+	if cfg.ConnectRate == 0 {
+		cfg.ConnectRate = ratePerProcessor * runtime.GOMAXPROCS(0)
 	}
 	if cfg.ConnectTimeout == 0 {
 		cfg.ConnectTimeout = 10 * time.Second
@@ -122,7 +127,7 @@ func Listen(cfg Config) (*Server, error) {
 		return nil, fmt.Errorf("mqtt: %w", err)
 	}
 	s.listener = &listener{
-		cfg: s.cfg, connections: &s.connections, slots: make(chan struct{}, cfg.Handshakes),
+		cfg: s.cfg, connections: &s.connections, refused: &s.refused, admission: newAdmission(cfg.ConnectRate),
 		closing: make(chan struct{}), served: make(chan struct{}), open: map[net.Conn]struct{}{},
 	}
 	if err := s.mochi.AddListener(s.listener); err != nil {
@@ -168,7 +173,10 @@ func (s *Server) CutCertificates(id device.ID, fingerprints []string) {
 	})
 }
 
-// Connections is the number of devices connected now.
+// Waiting is the number of connections that wait for their turn to be let in.
+func (s *Server) Waiting() int { return len(s.listener.admission.line) }
+
+// Connections is the number of devices connected now, those that wait included.
 func (s *Server) Connections() int { return int(s.connections.Load()) }
 
 // Refused counts the connections that were turned away since the start.

@@ -336,6 +336,29 @@ func TestServer_BoundsConnections(t *testing.T) {
 	h.enter(cert, "c")
 }
 
+// F16: a connection that would wait too long for its turn is closed at once, without a handshake.
+func TestServer_TurnsAwayWhoWouldWaitTooLong(t *testing.T) {
+	h := newHouse(t, func(c *mqtt.Config) { c.ConnectRate, c.ConnectTimeout = 1, time.Hour })
+	cert := h.register("cam-1")
+	h.enter(cert, "first")
+	var last net.Conn
+	for range 30 { // five seconds' worth may wait
+		c, err := net.Dial("tcp", h.server.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		last = c
+	}
+	(&wire{t, last, bufio.NewReader(last)}).expectEnd()
+	if h.server.Refused() == 0 {
+		t.Error("nobody counts as refused")
+	}
+	if waiting := h.server.Waiting(); waiting > 5 {
+		t.Errorf("%d wait", waiting)
+	}
+}
+
 // I1: a PUBACK comes only after the event's Done, and in packet order.
 func TestEvents_PubackInOrderAfterDone(t *testing.T) {
 	h := newHouse(t, nil)

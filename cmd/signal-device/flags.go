@@ -64,6 +64,7 @@ type brokerFlags struct {
 	MaxRequests    int64         `help:"Request records that are kept, from 1000 to 1000000; the oldest finished ones go first." default:"500000" group:"Broker"`
 	MaxStore       byteSize      `help:"Bytes that the broker may use on disk; half of them for the output queues." default:"16GiB" group:"Broker"`
 	MaxConnections int           `help:"Cameras that may be connected at once." default:"20000" group:"Broker"`
+	ConnectRate    int           `help:"Cameras that may connect in a second, to 100000; one that would wait over 5 s is turned away. 0 for 100 for each processor." default:"0" group:"Broker"`
 	IoTTokenFile   string        `name:"iot-core-token-file" help:"File with a bearer token that IoT Core's gRPC services accept from clients without a certificate." placeholder:"FILE" group:"Broker"`
 }
 
@@ -82,6 +83,7 @@ func (f brokerFlags) options(data string) app.BrokerOptions {
 		MaxRequests:      f.MaxRequests,
 		MaxStore:         int64(f.MaxStore),
 		MaxConnections:   f.MaxConnections,
+		ConnectRate:      f.ConnectRate,
 		IoTCoreTokenFile: f.IoTTokenFile,
 	}
 }
