@@ -1,8 +1,8 @@
 // Package presence remembers which devices are connected, and when each was last seen.
 //
 // Who is connected is known from the connections of this process alone, and is right at once. The last change of each
-// device is also kept in a stream, so that a restart does not forget when a device was there. A Book is safe for
-// concurrent use.
+// device is also kept in a stream, so that a restart does not forget when a device was there; a killed process forgets
+// its last second. A Book is safe for concurrent use.
 package presence
 
 import (
@@ -24,7 +24,7 @@ import (
 const (
 	streamName  = "PRESENCE"
 	writeAtOnce = 1000
-	writeAgain  = time.Second     // after a failure
+	writeEvery  = time.Second     // at most: each write is an fsync, which commands wait behind
 	closeBudget = 2 * time.Second // of writing what is left
 )
 
@@ -190,20 +190,20 @@ func (b *Book) writeLoop() {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	for {
-		var again <-chan time.Time
-		if err := b.writeSome(ctx); err != nil {
-			b.cfg.Log.Warn("presence not written, trying again", "error", err)
-			again = time.After(writeAgain)
-		} else if b.unwritten() {
-			continue
+		select {
+		case <-b.changed:
+		case <-b.stop:
+			b.writeRest()
+			return
 		}
-		changed := b.changed
-		if again != nil {
-			changed = nil
+		for full := true; full; {
+			var err error
+			if full, err = b.writeSome(ctx); err != nil {
+				b.cfg.Log.Warn("presence not written, trying again", "error", err)
+			}
 		}
 		select {
-		case <-changed:
-		case <-again:
+		case <-time.After(writeEvery):
 		case <-b.stop:
 			b.writeRest()
 			return
@@ -215,7 +215,7 @@ func (b *Book) writeRest() {
 	ctx, cancel := context.WithTimeout(context.Background(), closeBudget)
 	defer cancel()
 	for b.unwritten() {
-		if err := b.writeSome(ctx); err != nil {
+		if _, err := b.writeSome(ctx); err != nil {
 			b.cfg.Log.Warn("presence not written at stop", "error", err)
 			return
 		}
@@ -228,27 +228,26 @@ func (b *Book) unwritten() bool {
 	return len(b.dirty) > 0
 }
 
-// writeSome writes some of what is dirty and waits for it. What fails is dirty again.
-func (b *Book) writeSome(ctx context.Context) error {
+// writeSome writes some of what is dirty and waits for it. What fails is dirty again. full tells that there may be more.
+func (b *Book) writeSome(ctx context.Context) (full bool, err error) {
 	writes := b.takeDirty()
 	results := make(chan error, len(writes))
 	for id, p := range writes {
 		b.writeOne(ctx, id, p, func(err error) {
 			if err != nil {
 				b.mu.Lock()
-				b.dirty[id] = struct{}{}
+				b.touch(id)
 				b.mu.Unlock()
 			}
 			results <- err
 		})
 	}
-	var failed error
 	for range writes {
-		if err := <-results; err != nil {
-			failed = err
+		if failed := <-results; failed != nil {
+			err = failed
 		}
 	}
-	return failed
+	return err == nil && len(writes) == writeAtOnce, err
 }
 
 // takeDirty returns the presence of some devices as it is now, nil for those that were forgotten.
