@@ -82,7 +82,10 @@ default, and after each change with the other setting. Each exchange has one rep
 const limits = `
 What these runs do not show:
 
-- F20, a cluster. F16 with 10,000 devices needs a larger machine; the number is an option.
+- F20, a cluster.
+- F16 lets the crowd run at the lowest priority (nice 19), because the processors of devices are not those of the service; its
+  TLS is still done on this machine. The broker lets in 100 devices a second for each processor, --connect-rate; its p99
+  counts the calls until the last device is connected. The number of devices is the option -crowd.
 - F14 and F17b change what is around the program: F14 runs a build whose clock can be set, with nothing else changed, and Redis
   under a library that shifts its clock; F17b keeps the broker's files on a file system of 48 MB in memory, which root alone can
   mount.

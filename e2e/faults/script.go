@@ -55,7 +55,7 @@ func Faults() []*Fault {
 		{ID: "F14b", Name: "clock of the broker set 2 h ahead, then 2 h back", Must: "deadlines by its clock, nothing lost", make: moveBroker, under: conditions{clocks: true}},
 		{ID: "F14c", Name: "clock of Redis 2 h ahead from the start, then set 4 h back", Must: "TTL by its clock, no reply expires early", make: moveRedis, allows: needsNothing, under: conditions{clocks: true, redisAhead: clockError}},
 		{ID: "F15", Name: "certificate revoked, another one expires, while connected", Must: "cut within 1 s, and within 60 s", make: endCertificates},
-		{ID: "F16", Name: "many devices connect at once", Must: "admitted at a bounded rate; the API serves on", make: storm},
+		{ID: "F16", Name: "many devices connect at once", Must: "admitted at a bounded rate; the API serves on", make: manyConnect},
 		{ID: "F17", Name: "no file descriptors left at the broker", Must: "no connection accepted, no PUBACK without I1, recovers alone", make: exhaustFiles, within: reopenWithin},
 		{ID: "F17b", Name: "disk of the broker full", Must: "no PUBACK without I1, recovers alone", make: fillDisk, under: conditions{disk: diskSize}, within: reopenWithin},
 		{ID: "F17c", Name: "GOMEMLIMIT=128MiB, and nothing else", Must: "nobody notices", make: calm, under: conditions{memory: "128MiB"}},

@@ -2,8 +2,6 @@ package faults
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -13,61 +11,21 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/eclipse/paho.mqtt.golang/packets"
 	"golang.org/x/sync/errgroup"
 )
 
 const (
 	registerWorkers = 8
-	stormWithin     = 90 * time.Second // until all of them are connected
-	knockWithin     = 10 * time.Second // one attempt to connect
-	calmBefore      = 3 * time.Second
+	calmBefore      = 10 * time.Second
 )
 
-// knocker is a device that does nothing but connect and subscribe: thousands of them are cheap.
-type knocker struct {
-	registration
-	tls *tls.Config
-}
-
-// connect opens a connection and returns once it is subscribed.
-func (k *knocker) connect(ctx context.Context, addr string) (conn net.Conn, err error) {
-	ctx, cancel := context.WithTimeout(ctx, knockWithin)
-	defer cancel()
-	if conn, err = (&tls.Dialer{Config: k.tls}).DialContext(ctx, "tcp", addr); err != nil {
-		return nil, err
+// manyConnect lets many registered devices connect at the same moment.
+func manyConnect(ctx context.Context, r *run, d time.Duration) (string, error) {
+	devices, ca, err := r.registerCrowd(ctx, r.cfg.Crowd)
+	if err != nil {
+		return "", err
 	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, conn.Close())
-		}
-	}()
-	deadline, _ := ctx.Deadline()
-	if err = conn.SetDeadline(deadline); err != nil {
-		return nil, err
-	}
-	hello, _ := packets.NewControlPacket(packets.Connect).(*packets.ConnectPacket)
-	hello.ProtocolName, hello.ProtocolVersion, hello.CleanSession, hello.ClientIdentifier = "MQTT", 4, true, k.ID
-	subscribe, _ := packets.NewControlPacket(packets.Subscribe).(*packets.SubscribePacket)
-	subscribe.MessageID, subscribe.Topics, subscribe.Qoss = 1, []string{k.Topics.Commands}, []byte{1}
-	for _, p := range []packets.ControlPacket{hello, subscribe} {
-		if err = p.Write(conn); err != nil {
-			return nil, err
-		}
-		answer, readErr := packets.ReadPacket(conn)
-		if readErr != nil {
-			return nil, readErr
-		}
-		if c, ok := answer.(*packets.ConnackPacket); ok && c.ReturnCode != packets.Accepted {
-			return nil, fmt.Errorf("refused with %d", c.ReturnCode)
-		}
-	}
-	return conn, conn.SetDeadline(time.Time{})
-}
-
-// storm lets many registered devices connect at the same moment, each again and again until it is connected.
-func storm(ctx context.Context, r *run, d time.Duration) (string, error) {
-	crowd, err := r.registerCrowd(ctx, r.cfg.Crowd)
+	all, err := startCrowd(ctx, r.dir, crowded{Addr: r.at.MQTT, CA: ca, Devices: devices})
 	if err != nil {
 		return "", err
 	}
@@ -75,96 +33,52 @@ func storm(ctx context.Context, r *run, d time.Duration) (string, error) {
 	hold(ctx, calmBefore)
 	calm.to = time.Now()
 
-	conns, connecting := make(chan net.Conn, len(crowd)), new(sync.WaitGroup)
-	var connected, failures atomic.Int64
 	during := span{from: time.Now()}
-	giveUp, cancel := context.WithTimeout(ctx, stormWithin)
-	defer cancel()
-	for _, k := range crowd {
-		connecting.Go(func() {
-			for giveUp.Err() == nil {
-				conn, err := k.connect(giveUp, r.at.MQTT)
-				if err == nil {
-					connected.Add(1)
-					conns <- conn
-					return
-				}
-				failures.Add(1)
-				hold(giveUp, latest)
-			}
-		})
-	}
-	fastest := rateOf(&connected, connecting)
+	s, err := all.connect()
 	during.to = time.Now()
-	close(conns)
-	if n := int(connected.Load()); n < len(crowd) && ctx.Err() == nil {
-		r.violation(noRecovery, "%d of %d devices were connected %s later", n, len(crowd), stormWithin)
+	if err != nil {
+		return "", errors.Join(err, all.close())
+	}
+	if s.Connected < len(devices) && ctx.Err() == nil {
+		r.violation(noRecovery, "%d of %d devices were connected %s later", s.Connected, len(devices), stormWithin)
 	}
 	p99 := func(s span) (p time.Duration) {
 		r.journal.note(func(j *journal) { p = quantile(latencies(j, s), 0.99) })
 		return p.Round(time.Millisecond)
 	}
-	note := fmt.Sprintf("%d devices in %s, at most %d in a second, %d attempts failed; p99 of calls %s, before %s", connected.Load(),
-		during.to.Sub(during.from).Round(100*time.Millisecond), fastest, failures.Load(), p99(during), p99(calm))
+	note := fmt.Sprintf("%d devices in %s, at most %d in a second, %d attempts failed; p99 of calls %s, before %s",
+		s.Connected, s.Took.Round(100*time.Millisecond), s.Fastest, s.Failed, p99(during), p99(calm))
 	hold(ctx, d-time.Since(during.from))
-	for conn := range conns {
-		_ = conn.Close() // nothing was to be said any more
+	if err := all.close(); err != nil {
+		return "", err
 	}
-	return note, r.deleteCrowd(ctx, crowd)
+	return note, r.deleteCrowd(ctx, devices)
 }
 
-// rateOf waits until all is done and returns how far the counter rose in its best second.
-func rateOf(counter *atomic.Int64, all *sync.WaitGroup) (fastest int64) {
-	done := make(chan struct{})
-	go func() {
-		all.Wait()
-		close(done)
-	}()
-	tick := time.NewTicker(time.Second)
-	defer tick.Stop()
-	for before := int64(0); ; {
-		ended := false
-		select {
-		case <-done:
-			ended = true
-		case <-tick.C:
-		}
-		now := counter.Load()
-		fastest, before = max(fastest, now-before), now
-		if ended {
-			return fastest
-		}
-	}
-}
-
-func (r *run) registerCrowd(ctx context.Context, n int) ([]*knocker, error) {
-	crowd := make([]*knocker, n)
+// registerCrowd registers so many devices, and also returns the CA that they trust.
+func (r *run) registerCrowd(ctx context.Context, n int) (devices []knocker, ca string, err error) {
+	devices, cas := make([]knocker, n), make([]string, n)
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(registerWorkers)
 	batch := time.Now().UnixNano()
-	for i := range crowd {
+	for i := range devices {
 		group.Go(func() error {
 			registered, err := r.register(ctx, fmt.Sprintf("crowd-%d-%d", batch, i), oneDay)
-			if err != nil {
-				return err
-			}
-			pair, err := tls.X509KeyPair(registered.cert, registered.key)
-			if err != nil {
-				return err
-			}
-			roots := x509.NewCertPool()
-			roots.AppendCertsFromPEM([]byte(registered.CA))
-			crowd[i] = &knocker{registered, &tls.Config{RootCAs: roots, Certificates: []tls.Certificate{pair}, ServerName: "127.0.0.1"}}
-			return nil
+			devices[i] = knocker{registered.ID, registered.Topics.Commands, registered.cert, registered.key}
+			cas[i] = registered.CA
+			return err
 		})
 	}
-	return crowd, group.Wait()
+	if err := group.Wait(); err != nil {
+		return nil, "", err
+	}
+	return devices, cas[0], nil
 }
 
-func (r *run) deleteCrowd(ctx context.Context, crowd []*knocker) error {
+func (r *run) deleteCrowd(ctx context.Context, devices []knocker) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(registerWorkers)
-	for _, k := range crowd {
+	for _, k := range devices {
 		group.Go(func() error {
 			got := r.http.do(ctx, 0, r.admin, request{op: opStaff, method: http.MethodDelete, path: "/v1/devices/" + k.ID})
 			if got.status != http.StatusNoContent {
