@@ -29,8 +29,8 @@ import (
 	"signaldevice/device"
 )
 
-// ratePerProcessor is how many devices are let in a second by default: about a fifth of what it could do, so that a
-// storm of them leaves the rest to everyone else.
+// ratePerProcessor is how many devices are let in a second by default, for each processor: about a fifth of what one could
+// do, so that a storm of them leaves the rest to everyone else.
 const ratePerProcessor = 100
 
 // Event is a message of a device, as it came.
