@@ -100,6 +100,7 @@ func Start(ctx context.Context, cfg Config) (*Broker, error) {
 		start func(context.Context) error
 	}{
 		{"certificates", b.openIdentity},
+		{"device server", b.newMQTT},
 		{"store", b.openStore},
 		{"device registry", b.openRegistry},
 		{"device listener", b.listenMQTT},
@@ -183,18 +184,24 @@ func (b *Broker) openRegistry(ctx context.Context) (err error) {
 	return nil
 }
 
-func (b *Broker) listenMQTT(context.Context) (err error) {
+// newMQTT makes the server of devices, which nobody reaches before listenMQTT: the store asks it for sessions earlier.
+func (b *Broker) newMQTT(context.Context) (err error) {
 	cert := b.identity.ServerCertificate()
 	connections := b.cfg.connections(openFiles())
 	if connections < b.cfg.MaxConnections {
 		b.cfg.Log.Info("fewer devices than configured may connect: the process may not have enough files open (ulimit -n)",
 			"files", openFiles(), "devices", connections, "configured", b.cfg.MaxConnections)
 	}
-	b.mqtt, err = mqtt.Listen(mqtt.Config{
+	b.mqtt, err = mqtt.New(mqtt.Config{
 		Addr: b.cfg.MQTTAddr, Certificate: &cert, TLS12: b.cfg.TLS12, MaxConnections: connections, ConnectRate: b.cfg.ConnectRate,
-		Identify: b.registry.ByCertificate, Handler: (*deviceHandler)(b), Clock: b.cfg.Clock, Log: b.cfg.Log,
+		Identify: func(der []byte) (device.ID, error) { return b.registry.ByCertificate(der) },
+		Handler:  (*deviceHandler)(b), Clock: b.cfg.Clock, Log: b.cfg.Log,
 	})
-	if err != nil {
+	return err
+}
+
+func (b *Broker) listenMQTT(context.Context) error {
+	if err := b.mqtt.Listen(); err != nil {
 		return err
 	}
 	b.onClose(func() {
@@ -293,16 +300,13 @@ func (b *Broker) connection() rpc.Connection {
 	return rpc.Connection{CA: b.identity.CA(), MQTT: "ssl://" + net.JoinHostPort(host, port)}
 }
 
-// sessions and devices are the Broker as package delivery sees it. Both parts start after it.
+// sessions and devices are the Broker as package delivery sees it.
 type (
 	sessions Broker
 	devices  Broker
 )
 
 func (s *sessions) Session(id device.ID) *mqtt.Session {
-	if s.mqtt == nil {
-		return nil
-	}
 	return s.mqtt.Session(id)
 }
 
@@ -350,16 +354,11 @@ func (b *Broker) standing(records []requests.Record) (e watch.Event) {
 
 // registryChanged cuts the connections that are no longer admitted, then cleans up behind a deleted device.
 func (b *Broker) registryChanged(c registry.Change) {
-	if b.mqtt != nil {
-		if c.Deleted {
-			b.mqtt.CutDevice(c.Device)
-		} else {
-			b.mqtt.CutCertificates(c.Device, c.Fingerprints)
-		}
-	}
 	if !c.Deleted {
+		b.mqtt.CutCertificates(c.Device, c.Fingerprints)
 		return
 	}
+	b.mqtt.CutDevice(c.Device)
 	go func() { // the registry waits for this function
 		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 		defer cancel()

@@ -111,19 +111,23 @@ func (s *site) register(name string) *camera {
 	}
 }
 
-func (c *camera) connect() {
-	t := c.site.t
-	t.Helper()
+func (c *camera) options() *paho.ClientOptions {
+	c.site.t.Helper()
 	pool := x509.NewCertPool()
 	ca, err := os.ReadFile(c.site.broker.CAFile())
 	if err != nil {
-		t.Fatal(err)
+		c.site.t.Fatal(err)
 	}
 	pool.AppendCertsFromPEM(ca)
-	o := paho.NewClientOptions().AddBroker("ssl://" + c.site.broker.MQTTAddr().String()).SetClientID("camera").
+	return paho.NewClientOptions().AddBroker("ssl://" + c.site.broker.MQTTAddr().String()).SetClientID("camera").
 		SetTLSConfig(&tls.Config{RootCAs: pool, ServerName: "localhost", Certificates: []tls.Certificate{c.cert}}).
 		SetAutoReconnect(false).SetConnectTimeout(patience).SetOrderMatters(false)
-	c.client = paho.NewClient(o)
+}
+
+func (c *camera) connect() {
+	t := c.site.t
+	t.Helper()
+	c.client = paho.NewClient(c.options())
 	c.wait(c.client.Connect())
 	t.Cleanup(c.leave)
 	c.wait(c.client.Subscribe(device.TopicsOf(c.id).Commands, 1, func(_ paho.Client, m paho.Message) {
@@ -391,6 +395,39 @@ func TestBroker_Restart(t *testing.T) {
 	}
 	c.connect()
 	s.send(c, alice)
+}
+
+// Devices that try without a pause come in while the broker starts, and find all of it there (F10).
+func TestBroker_StartsUnderDevicesThatKnock(t *testing.T) {
+	const devices, starts = 4, 8
+	s := newSite(t, nil)
+	s.cfg.MQTTAddr = s.broker.MQTTAddr().String()
+	subscribed := make(chan device.ID, devices*starts)
+	for i := range devices {
+		c := s.register(fmt.Sprintf("cam-%d", i))
+		o := c.options().SetAutoReconnect(true).SetMaxReconnectInterval(time.Millisecond)
+		o.SetOnConnectHandler(func(client paho.Client) {
+			if token := client.Subscribe(device.TopicsOf(c.id).Commands, 1, nil); token.WaitTimeout(patience) && token.Error() == nil {
+				subscribed <- c.id
+			}
+		})
+		c.client = paho.NewClient(o)
+		c.wait(c.client.Connect())
+		t.Cleanup(c.leave)
+	}
+	for range starts {
+		timeout := time.After(2 * patience)
+		for here := map[device.ID]bool{}; len(here) < devices; {
+			select {
+			case id := <-subscribed:
+				here[id] = true
+			case <-timeout:
+				t.Fatalf("%d of %d devices came back", len(here), devices)
+			}
+		}
+		s.stop()
+		s.start()
+	}
 }
 
 // watch watches the broker until the test ends; hint waits for the next hint. It passes over that a request was sent,

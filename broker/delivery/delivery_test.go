@@ -100,11 +100,12 @@ func (f *fleet) start() {
 		Engine: f.engine, Records: f.records, Queue: f.queue, Ring: f.ring, Sessions: f, Devices: f, Clock: f.now, Log: log,
 	})
 	check(err)
-	f.server, err = mqtt.Listen(mqtt.Config{
+	f.server, err = mqtt.New(mqtt.Config{
 		Addr: "127.0.0.1:0", Certificate: certificate(f.t),
 		Identify: func([]byte) (device.ID, error) { return camera, nil }, Handler: f, Clock: time.Now, Log: log,
 	})
 	check(err)
+	check(f.server.Listen())
 }
 
 func (f *fleet) stop() {

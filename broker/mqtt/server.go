@@ -95,8 +95,8 @@ var (
 	errStop    = errors.New("the broker stops")
 )
 
-// Listen binds the address and starts to accept devices. Close ends it.
-func Listen(cfg Config) (*Server, error) {
+// New prepares a server. Listen starts it.
+func New(cfg Config) (*Server, error) {
 	if cfg.MaxConnections == 0 {
 		cfg.MaxConnections = 20_000
 	}
@@ -130,16 +130,21 @@ func Listen(cfg Config) (*Server, error) {
 		cfg: s.cfg, connections: &s.connections, refused: &s.refused, admission: newAdmission(cfg.ConnectRate),
 		closing: make(chan struct{}), served: make(chan struct{}), open: map[net.Conn]struct{}{},
 	}
+	return s, nil
+}
+
+// Listen binds the address and starts to accept devices, which call the handler from then on. Close ends it.
+func (s *Server) Listen() error {
 	if err := s.mochi.AddListener(s.listener); err != nil {
-		return nil, fmt.Errorf("mqtt: listen on %s: %w", cfg.Addr, err)
+		return fmt.Errorf("mqtt: listen on %s: %w", s.cfg.Addr, err)
 	}
 	if err := s.mochi.Serve(); err != nil {
-		return nil, fmt.Errorf("mqtt: %w", err)
+		return fmt.Errorf("mqtt: %w", err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	s.stopped = cancel
 	s.done.Go(func() { s.watchExpiry(ctx) })
-	return s, nil
+	return nil
 }
 
 // Addr is the address that the server listens on.

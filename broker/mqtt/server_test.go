@@ -80,7 +80,10 @@ func newHouse(t *testing.T, edit func(*mqtt.Config)) *house {
 		edit(&cfg)
 	}
 	var err error
-	if h.server, err = mqtt.Listen(cfg); err != nil {
+	if h.server, err = mqtt.New(cfg); err != nil {
+		t.Fatal(err)
+	}
+	if err := h.server.Listen(); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
