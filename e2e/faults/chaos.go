@@ -41,9 +41,13 @@ Pale red: a fault. A red line: a kill. Orange on top: answers said that somethin
 ## What the processes held
 
 %s
+Here faults come and go at random, and some, a crowd of devices say, open hundreds of connections while they last: a line through
+that says where in the run they came. What the broker keeps of %g requests a second, records and idempotency keys, is in its memory, too.
+Whether anything grows by itself is judged by [a soak](soak.md).
+
 ## The faults, in their order
 
-%s`, r.setting(command), plots, r.replyTable(), r.trendTable(), r.faultTable())
+%s`, r.setting(command), plots, r.replyTable(), r.trendTable(), r.Config.Rate, r.faultTable())
 	return err
 }
 
