@@ -112,8 +112,12 @@ func (r *Report) trendTable() string {
 	b.WriteString("| process | | at first | at last | highest | growth in an hour | |\n|---|---|---|---|---|---|---|\n")
 	for _, t := range r.Trends() {
 		flat := "flat"
-		if !t.Flat {
+		switch {
+		case t.Flat:
+		case t.Judged:
 			flat = "**grows**"
+		default:
+			flat = "rises"
 		}
 		fmt.Fprintf(&b, "| %s | %s | %.0f | %.0f | %.0f | %+.0f | %s |\n", t.Process, t.What, t.First, t.Last, t.Highest, t.Hour, flat)
 	}

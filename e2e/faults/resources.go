@@ -13,7 +13,7 @@ import (
 
 const (
 	brokerName      = "broker"
-	residentMemory  = "memory, MiB"
+	heapInUse       = "heap in use, MiB"
 	sampleEvery     = 2 * time.Second
 	scrapeWithin    = time.Second
 	shrinkWithin    = 20 * time.Second // after everything: until a process holds no more than at the start
@@ -25,6 +25,7 @@ const (
 type resources struct {
 	goroutines, files int
 	memory            float64 // bytes, resident
+	heap              float64 // bytes that were in use after the last garbage collection
 }
 
 // sample is what all processes held at one moment, by name. One that did not answer is not in it.
@@ -74,12 +75,18 @@ func scrape(ctx context.Context, addr string) (got resources, err error) {
 			values[name], _ = strconv.ParseFloat(value, 64) // what is no number is not asked for
 		}
 	}
-	for _, name := range []string{"go_goroutines", "process_open_fds", "process_resident_memory_bytes"} {
+	const nextGC, gogc, percent = "go_memstats_next_gc_bytes", "go_gc_gogc_percent", 100
+	for _, name := range []string{"go_goroutines", "process_open_fds", "process_resident_memory_bytes", nextGC, gogc} {
 		if values[name] == 0 {
 			return got, fmt.Errorf("%s has no metric %s", addr, name)
 		}
 	}
-	return resources{int(values["go_goroutines"]), int(values["process_open_fds"]), values["process_resident_memory_bytes"]}, nil
+	return resources{
+		goroutines: int(values["go_goroutines"]),
+		files:      int(values["process_open_fds"]),
+		memory:     values["process_resident_memory_bytes"],
+		heap:       values[nextGC] / (1 + values[gogc]/percent), // the collector's goal is so much more than it found in use
+	}, nil
 }
 
 // sampleResources samples until ctx ends.
@@ -122,21 +129,21 @@ type Trend struct {
 	Highest       float64
 	Hour          float64 // growth in an hour, by that line
 	Flat          bool    // the line rises by less than a tenth, or by hardly anything
+	Judged        bool    // whether growth of it is a leak
 }
 
-// brokerSmall is what counts as hardly anything of the broker's memory, in MiB. Its store has a buffer of up to 8 MB for
-// what was last written to each of its streams, which fills over minutes and goes; the collector's room doubles it.
-const brokerSmall = 16
-
-// quantities are what a trend is made of, and what counts as hardly anything.
+// quantities are what a trend is made of, and what counts as hardly anything. Resident memory is not judged: it has the
+// garbage, too, which the collector lets become as much as what is in use.
 var quantities = []struct {
-	name  string
-	of    func(resources) float64
-	small float64
+	name   string
+	of     func(resources) float64
+	small  float64
+	judged bool
 }{
-	{"goroutines", func(r resources) float64 { return float64(r.goroutines) }, slackGoroutines / 2},
-	{"files", func(r resources) float64 { return float64(r.files) }, slackFiles / 2},
-	{residentMemory, func(r resources) float64 { return r.memory / (1 << 20) }, 4},
+	{"goroutines", func(r resources) float64 { return float64(r.goroutines) }, slackGoroutines / 2, true},
+	{"files", func(r resources) float64 { return float64(r.files) }, slackFiles / 2, true},
+	{heapInUse, func(r resources) float64 { return r.heap / (1 << 20) }, 8, true}, // one buffer of the broker's store
+	{"memory, MiB", func(r resources) float64 { return r.memory / (1 << 20) }, 8, false},
 }
 
 // Trends fits a line to each curve, by least squares.
@@ -146,7 +153,7 @@ func (r *Report) Trends() []Trend {
 	var trends []Trend
 	for _, name := range r.processes() {
 		for _, q := range quantities {
-			t := Trend{Process: name, What: q.name}
+			t := Trend{Process: name, What: q.name, Judged: q.judged}
 			var at, values []float64
 			for _, s := range samples {
 				if held, there := s.held[name]; there {
@@ -160,11 +167,7 @@ func (r *Report) Trends() []Trend {
 			var offset float64
 			offset, t.Hour = fit(at, values)
 			t.First, t.Last = offset+t.Hour*at[0], offset+t.Hour*at[len(at)-1]
-			small := q.small
-			if name == brokerName && q.name == residentMemory {
-				small = brokerSmall
-			}
-			t.Flat = t.Last-t.First <= max(small, t.First/10)
+			t.Flat = t.Last-t.First <= max(q.small, t.First/10)
 			trends = append(trends, t)
 		}
 	}

@@ -16,7 +16,7 @@ func recordsOfSoak(rate float64) int { return max(leastRecords, int(rate*fillWit
 // judgeTrends adds to the verdict what is not flat.
 func (r *Report) judgeTrends() {
 	for _, t := range r.Trends() {
-		if !t.Flat {
+		if t.Judged && !t.Flat {
 			r.Verdict.add(grown, r.Began.Add(r.Took), "%s: %s rose from %.0f to %.0f", t.Process, t.What, t.First, t.Last)
 		}
 	}
@@ -39,15 +39,17 @@ fifteen has one, enough for a leak in their handling to show; what a key costs i
 ## What the processes held
 
 %s
-Flat: the line rises by no more than a tenth, or than %d goroutines, %d files and %d MiB, of the broker %d MiB: its store has buffers of up
-to 8 MB for what it wrote last, which fill and go, and the collector's room doubles them. Over the time that is judged those are
-%.0f bytes an exchange: a leak of more in each would show. What is not flat breaks a promise.
+Flat: the line rises by no more than a tenth, or than %d goroutines, %d files and %d MiB of heap. What is not flat breaks a promise.
+The heap in use is what the collector last found alive. The broker's store has a buffer for what it wrote last to each of its streams,
+which fills to 8 MB over minutes and goes, so its line may lean by one of these: over the time that is judged that is %.0f bytes
+an exchange, and a leak of more in each would show. Resident memory has the garbage, too, as much again by the collector's default;
+it is shown and not judged.
 
 ## What became of every reply
 
 %s`, r.setting(command), plots, r.journal.records, r.trendTable(),
-		int(quantities[0].small), int(quantities[1].small), int(quantities[2].small), brokerSmall,
-		brokerSmall*(1<<20)/(r.Config.Rate*r.Took.Seconds()*4/5), r.replyTable())
+		int(quantities[0].small), int(quantities[1].small), int(quantities[2].small),
+		quantities[2].small*(1<<20)/(r.Config.Rate*r.Took.Seconds()*4/5), r.replyTable())
 	if err == nil && r.Verdict.States[noRecord] > 0 {
 		_, err = fmt.Fprintf(w, "\n%d requests could not be asked about in the end: their records had made room for newer ones.\n", r.Verdict.States[noRecord])
 	}

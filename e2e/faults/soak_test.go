@@ -11,8 +11,8 @@ import (
 func TestSoak_WhatGrowsIsSeen(t *testing.T) {
 	const samples = 300
 	cases := map[string]struct {
-		memory func(n int) float64 // MiB at each sample
-		grows  bool
+		heap  func(n int) float64 // MiB at each sample
+		grows bool
 	}{
 		"flat":                      {func(int) float64 { return 100 }, false},
 		"up and down":               {func(n int) float64 { return 100 + 20*float64(n%7) }, false},
@@ -24,7 +24,7 @@ func TestSoak_WhatGrowsIsSeen(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			r := &Report{Began: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC), Took: 2 * samples * time.Second, Config: Config{Rate: 100}, Verdict: &Verdict{}, journal: newJournal()}
 			for n := range samples {
-				held := map[string]resources{brokerName: {goroutines: 100, files: 30, memory: c.memory(n) * (1 << 20)}}
+				held := map[string]resources{brokerName: {goroutines: 100, files: 30, heap: c.heap(n) * (1 << 20)}}
 				r.journal.samples = append(r.journal.samples, sample{r.Began.Add(time.Duration(n) * sampleEvery), held})
 			}
 			r.judgeTrends()
@@ -32,7 +32,7 @@ func TestSoak_WhatGrowsIsSeen(t *testing.T) {
 			if err := WriteSoak(&doc, r, "command", "soak.svg"); err != nil {
 				t.Fatal(err)
 			}
-			if told := strings.Contains(doc.String(), "| broker | memory, MiB |") && strings.Contains(doc.String(), "**grows**"); told != c.grows || r.Verdict.Count(grown) > 0 != c.grows {
+			if told := strings.Contains(doc.String(), "| broker | heap in use, MiB |") && strings.Contains(doc.String(), "**grows**"); told != c.grows || r.Verdict.Count(grown) > 0 != c.grows {
 				t.Errorf("found %v, want growth: %t\n%s", r.Verdict.Violations, c.grows, doc.String())
 			}
 		})
