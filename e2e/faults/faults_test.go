@@ -41,7 +41,7 @@ func start(t *testing.T, steps ...Step) *Report {
 // TestRun_EveryPromiseIsKept goes through the faults that need little time, on one system (I1 to I9).
 func TestRun_EveryPromiseIsKept(t *testing.T) {
 	t.Parallel()
-	const curves = 5 + 3*(apiCount+1)                            // what was read, how fast; goroutines, files, memory of each process
+	const curves = 5 + 4*(apiCount+1)                            // what was read, how fast; goroutines, files, heap, memory of each process
 	const long, short = 4 * time.Second, 1500 * time.Millisecond // the long ones have answers in full force
 	var steps []Step
 	for _, one := range []struct {
