@@ -412,7 +412,7 @@ func TestCamera_KeepsAReplyOverABrokerRestart(t *testing.T) {
 	s := newSite(t)
 	g := make(gate, 1)
 	c := s.start(Config{connecting: g, Faults: Faults{ReplyDelay: time.Second}}) // after the broker has gone, also on a busy machine
-	g <- struct{}{} // the camera cannot come back before the observer
+	g <- struct{}{}                                                              // the camera cannot come back before the observer
 	s.send("cam1", "r1", "ping", "")
 	eventually(t, "the command is there", func() bool { return c.Stats().CommandsExecuted == 1 })
 	s.broker.Kill()
