@@ -14,7 +14,6 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"math/big"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -27,6 +26,8 @@ import (
 	validator "github.com/pb33f/libopenapi-validator"
 	"github.com/pb33f/libopenapi-validator/config"
 	"pgregory.net/rapid"
+
+	"signaldevice/testserver/pki"
 )
 
 // panel is a running demonstration, called as its own OpenAPI document says.
@@ -81,7 +82,7 @@ func (p *panel) furnish(t *testing.T) {
 	}
 	var codes, requests, certificates []string
 	for i := range 20 {
-		csr, certificate := credentials(t, i)
+		csr, certificate := credentials(t)
 		requests, certificates = append(requests, csr), append(certificates, certificate)
 		status, body := post(t, p.base+"/v1/devices", p.tokens["admin"], fmt.Sprintf(`{"name":"own-%d","csr":%q}`, i, csr))
 		p.remember(body)
@@ -134,28 +135,21 @@ func (p *panel) remember(body string) {
 }
 
 // credentials returns a CSR and a certificate, both PEM, of two fresh keys.
-func credentials(t *testing.T, serial int) (csr, certificate string) {
+func credentials(t *testing.T) (csr, certificate string) {
 	t.Helper()
-	subject := pkix.Name{CommonName: "camera"}
-	encode := func(kind string, der []byte, err error) string {
-		if err != nil {
-			t.Fatal(err)
-		}
-		return string(pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}))
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
 	}
-	key := func() *ecdsa.PrivateKey {
-		k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return k
+	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{Subject: pkix.Name{CommonName: "camera"}}, key)
+	if err != nil {
+		t.Fatal(err)
 	}
-	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{Subject: subject}, key())
-	csr = encode("CERTIFICATE REQUEST", der, err)
-	own := key()
-	template := &x509.Certificate{SerialNumber: big.NewInt(int64(serial + 1)), Subject: subject, NotBefore: time.Now(), NotAfter: time.Now().Add(time.Hour)}
-	der, err = x509.CreateCertificate(rand.Reader, template, template, own.Public(), own)
-	return csr, encode("CERTIFICATE", der, err)
+	own, err := pki.SelfSigned("camera", time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der})), string(own.Cert)
 }
 
 // operation is one operation of the document.

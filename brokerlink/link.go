@@ -97,7 +97,10 @@ type line struct{ net.Conn }
 
 func connect(ctx context.Context, addr string) (net.Conn, error) {
 	conn, err := new(net.Dialer).DialContext(ctx, "tcp", addr)
-	return line{conn}, err
+	if err != nil {
+		return nil, err
+	}
+	return line{conn}, nil
 }
 
 func (l line) Read(p []byte) (int, error) {

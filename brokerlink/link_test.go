@@ -48,6 +48,20 @@ func dial(t *testing.T, cfg brokerlink.Config) *brokerlink.Link {
 	return l
 }
 
+// dialThroughProxy starts a broker and returns a link that has reached it, and what stands between them.
+func dialThroughProxy(t *testing.T) (*proxy, *brokerlink.Link) {
+	t.Helper()
+	b, cfg := start(t)
+	t.Cleanup(func() { stop(t, b) })
+	p := newProxy(t, cfg.Addrs[0])
+	cfg.Addrs = []string{p.addr()}
+	l := dial(t, cfg)
+	if err := l.Ping(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	return p, l
+}
+
 // calls are one of each kind: a read, a write, a stream.
 var calls = map[string]func(context.Context, *brokerlink.Link) error{
 	"ping": func(ctx context.Context, l *brokerlink.Link) error { return l.Ping(ctx) },
@@ -131,14 +145,7 @@ func TestLink_SilentBroker(t *testing.T) {
 
 // A call that was on its way when the connection broke may have taken effect.
 func TestLink_CutCallsAreUnknownWhereTheyChangeSomething(t *testing.T) {
-	b, cfg := start(t)
-	defer stop(t, b)
-	p := newProxy(t, cfg.Addrs[0])
-	cfg.Addrs = []string{p.addr()}
-	l := dial(t, cfg)
-	if err := l.Ping(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	p, l := dialThroughProxy(t)
 	p.freeze()
 	for name, want := range map[string]device.Kind{
 		"requests": device.BrokerUnavailable, "drain": device.BrokerUnavailable,
@@ -153,14 +160,7 @@ func TestLink_CutCallsAreUnknownWhereTheyChangeSomething(t *testing.T) {
 }
 
 func TestLink_ComesBackWithoutARestart(t *testing.T) {
-	b, cfg := start(t)
-	defer stop(t, b)
-	p := newProxy(t, cfg.Addrs[0])
-	cfg.Addrs = []string{p.addr()}
-	l := dial(t, cfg)
-	if err := l.Ping(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	p, l := dialThroughProxy(t)
 	p.cut()
 	for deadline := time.Now().Add(5 * time.Second); l.Ping(t.Context()) != nil; {
 		if time.Now().After(deadline) {
@@ -171,14 +171,7 @@ func TestLink_ComesBackWithoutARestart(t *testing.T) {
 
 // A connection that is open and dead, behind a middlebox that forgot it say, does not keep a link from the broker (F2).
 func TestLink_GivesUpADeadConnection(t *testing.T) {
-	b, cfg := start(t)
-	defer stop(t, b)
-	p := newProxy(t, cfg.Addrs[0])
-	cfg.Addrs = []string{p.addr()}
-	l := dial(t, cfg)
-	if err := l.Ping(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	p, l := dialThroughProxy(t)
 	p.freeze()
 	failed := 0
 	for deadline := time.Now().Add(15 * time.Second); ; failed++ {

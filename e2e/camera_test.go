@@ -6,17 +6,17 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
-	"crypto/x509/pkix"
 	"encoding/json"
 	"encoding/pem"
 	"fmt"
-	"math/big"
 	"net/http"
 	"strings"
 	"testing"
 	"time"
 
 	mqtt "github.com/eclipse/paho.mqtt.golang"
+
+	"signaldevice/testserver/pki"
 )
 
 // registration is what the API answers to a device that was registered or enrolled.
@@ -42,10 +42,8 @@ type device struct {
 // newDevice registers a camera by a certificate that it made itself.
 func (a api) newDevice(name string) *device {
 	a.t.Helper()
-	key := newKey(a.t)
-	der := selfSigned(a.t, key, name)
-	d := &device{t: a.t, cert: tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}}
-	a.call("POST", "/v1/devices", map[string]any{"name": name, "certificate": toPEM("CERTIFICATE", der)}).
+	d := &device{t: a.t, cert: selfSigned(a.t, name)}
+	a.call("POST", "/v1/devices", map[string]any{"name": name, "certificate": toPEM("CERTIFICATE", d.cert.Certificate[0])}).
 		into(http.StatusCreated, &d.registration)
 	return d
 }
@@ -146,35 +144,28 @@ func done(t *testing.T, what string, token mqtt.Token) {
 	}
 }
 
-func newKey(t *testing.T) *ecdsa.PrivateKey {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return key
-}
-
 // selfSigned makes a certificate as a camera's factory would.
-func selfSigned(t *testing.T, key *ecdsa.PrivateKey, name string) []byte {
+func selfSigned(t *testing.T, name string) tls.Certificate {
 	t.Helper()
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(time.Now().UnixNano()),
-		Subject:      pkix.Name{CommonName: name},
-		NotBefore:    time.Now().Add(-time.Hour),
-		NotAfter:     time.Now().Add(24 * time.Hour),
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	pair, err := pki.SelfSigned(name, 24*time.Hour)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return der
+	cert, err := tls.X509KeyPair(pair.Cert, pair.Key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return cert
 }
 
 // newCSR makes a certificate request with a fresh key.
 func newCSR(t *testing.T) string {
 	t.Helper()
-	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, newKey(t))
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, key)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -44,7 +44,7 @@ func TestRegistrationIsRefused(t *testing.T) {
 	s := startSystem(t)
 	taken := s.admin.newDevice("taken")
 	takenPEM := toPEM("CERTIFICATE", taken.cert.Certificate[0])
-	good := toPEM("CERTIFICATE", selfSigned(t, newKey(t), "good"))
+	good := toPEM("CERTIFICATE", selfSigned(t, "good").Certificate[0])
 	csr := newCSR(t)
 
 	tests := map[string]struct {

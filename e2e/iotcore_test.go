@@ -53,13 +53,12 @@ func TestIoTCoreClient(t *testing.T) {
 	devices := devicesv1.NewDeviceServiceClient(conn)
 	ctx, cancel := context.WithTimeout(t.Context(), startTimeout)
 	defer cancel()
-	key := newKey(t)
-	der := selfSigned(t, key, "anything")
+	own := selfSigned(t, "anything")
 
 	op, err := devices.Create(ctx, &devicesv1.CreateDeviceRequest{
 		RegistryId:   s.RegistryID,
 		Name:         "from-iot-core",
-		Certificates: []*devicesv1.CreateDeviceRequest_Certificate{{CertificateData: toPEM("CERTIFICATE", der)}},
+		Certificates: []*devicesv1.CreateDeviceRequest_Certificate{{CertificateData: toPEM("CERTIFICATE", own.Certificate[0])}},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -71,7 +70,7 @@ func TestIoTCoreClient(t *testing.T) {
 		t.Fatalf("the API lists %v, not %s", got, dev.GetId())
 	}
 	received := make(chan []byte, 1)
-	cam := &device{t: t, cert: tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}}
+	cam := &device{t: t, cert: own}
 	cam.ID, cam.CA, cam.MQTT = dev.GetId(), read(t, s.CA), "ssl://"+s.MQTT
 	topic := "$devices/" + cam.ID + "/commands"
 	done(t, "subscribe", cam.dial().Subscribe(topic+"/#", 1, func(_ mqtt.Client, m mqtt.Message) {
@@ -121,14 +120,13 @@ func createdDevice(ctx context.Context, t *testing.T, ops operation.OperationSer
 func TestBrokerAdmitsByCertificate(t *testing.T) {
 	s := startSystem(t)
 	cam := s.admin.newDevice("curious")
-	stranger := newKey(t)
 	tests := map[string]struct {
 		certs []tls.Certificate
 		want  []codes.Code
 	}{
 		"no certificate":             {nil, []codes.Code{codes.Unauthenticated, codes.Unavailable}},
 		"a device's certificate":     {[]tls.Certificate{cam.cert}, []codes.Code{codes.Unauthenticated, codes.PermissionDenied, codes.Unavailable}},
-		"a stranger's certificate":   {[]tls.Certificate{{Certificate: [][]byte{selfSigned(t, stranger, "service")}, PrivateKey: stranger}}, []codes.Code{codes.Unauthenticated, codes.Unavailable}},
+		"a stranger's certificate":   {[]tls.Certificate{selfSigned(t, "service")}, []codes.Code{codes.Unauthenticated, codes.Unavailable}},
 		"the API's certificate":      {[]tls.Certificate{loadKeyPair(t, s.Service)}, []codes.Code{codes.PermissionDenied}},
 		"the operator's certificate": {[]tls.Certificate{loadKeyPair(t, s.Operator)}, []codes.Code{codes.OK}},
 	}

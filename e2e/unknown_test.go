@@ -89,7 +89,7 @@ func TestOutcomeUnknown_OfTheBroker(t *testing.T) {
 	})
 	t.Run("a certificate that the device brings is added once", func(t *testing.T) {
 		dev := admin.newDevice("rotating")
-		body := map[string]string{"certificate": toPEM("CERTIFICATE", selfSigned(t, newKey(t), "new"))}
+		body := map[string]string{"certificate": toPEM("CERTIFICATE", selfSigned(t, "new").Certificate[0])}
 		repeated(t, "IssueCertificate", func() answer { return on(t).call("POST", "/v1/devices/"+dev.ID+"/certificates", body) }).
 			refused(http.StatusConflict, "certificate_in_use")
 	})
