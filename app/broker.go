@@ -19,6 +19,7 @@ type BrokerOptions struct {
 	MQTT  string // address to listen on for devices
 	GRPC  string // address to listen on for the API and for IoT Core's clients
 	Admin string // address of the listener for metrics and health
+	Pprof bool   // serve profiles on the admin listener
 
 	Hosts     []string      // names and addresses at which others reach this machine, for the server certificate
 	TLS12     bool          // admit devices with TLS 1.2
@@ -64,7 +65,7 @@ func Broker(ctx context.Context, o BrokerOptions) (*App, error) {
 	a := newApp(o.Log)
 	b, err := a.startBroker(ctx, o)
 	if err == nil {
-		err = a.serveAdmin(ctx, o.Admin, nil, false, b)
+		err = a.serveAdmin(ctx, o.Admin, nil, o.Pprof, b)
 	}
 	return a.started(ctx, err)
 }

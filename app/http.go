@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -72,4 +73,4 @@ func (a *App) serveAdmin(ctx context.Context, addr string, service dispatch.Serv
 type neverDegraded struct{ dispatch.Service }
 
 // Degraded names nothing.
-func (neverDegraded) Degraded() []dispatch.Outage { return nil }
+func (neverDegraded) Degraded(time.Time) []dispatch.Outage { return nil }

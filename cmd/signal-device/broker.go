@@ -39,7 +39,7 @@ Example:
 // Run runs the broker until it is told to stop.
 func (c *brokerRunCommand) Run(ctx context.Context, env *environment) error {
 	options := c.options(c.Data)
-	options.Admin, options.Log = c.Admin, env.log
+	options.Admin, options.Pprof, options.Log = c.Admin, c.Pprof, env.log
 	program, err := app.Broker(ctx, options)
 	if err != nil {
 		return err

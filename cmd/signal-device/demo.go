@@ -27,7 +27,7 @@ Examples:
 // Run runs the demonstration until it is told to stop.
 func (c *demoCommand) Run(ctx context.Context, env *environment) error {
 	options := app.DemoOptions{API: c.apiFlags.options(), Broker: c.brokerFlags.options(c.Data), Cameras: c.Cameras}
-	options.API.Admin, options.API.Log = c.Admin, env.log
+	options.API.Admin, options.API.Pprof, options.API.Log = c.Admin, c.Pprof, env.log
 	if err := options.Validate(); err != nil {
 		return usagef("demo: %w", err)
 	}

@@ -25,7 +25,6 @@ type apiFlags struct {
 	Burst        int           `help:"Calls that one client may make at once." default:"100" group:"API"`
 	Audit        string        `help:"Audit every change in this file, as JSON lines, before it is made; opened again on SIGHUP. - is standard error." placeholder:"FILE" group:"API"`
 	DrainDelay   time.Duration `help:"After SIGTERM, say on /readyz for so long that this instance stops, and take calls as ever; longer than a load balancer needs to notice." default:"0s" group:"API"`
-	Pprof        bool          `help:"Serve profiles of the process on the admin listener." group:"API"`
 }
 
 func (f apiFlags) options() app.APIOptions {
@@ -45,7 +44,6 @@ func (f apiFlags) options() app.APIOptions {
 		Rate:         f.Rate,
 		Burst:        f.Burst,
 		Audit:        f.Audit,
-		Pprof:        f.Pprof,
 		DrainDelay:   f.DrainDelay,
 	}
 }

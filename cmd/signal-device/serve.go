@@ -33,7 +33,7 @@ func (c *serveCommand) Run(ctx context.Context, env *environment) error {
 		return usagef("serve needs --tokens FILE, which token create makes")
 	}
 	options := c.options()
-	options.Admin, options.Log = c.Admin, env.log
+	options.Admin, options.Pprof, options.Log = c.Admin, c.Pprof, env.log
 	program, err := app.Serve(ctx, options, app.BrokerAccess{
 		Addrs: c.Brokers, CA: c.BrokerCA, Cert: c.BrokerCert, Key: c.BrokerKey,
 	})

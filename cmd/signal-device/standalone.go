@@ -26,7 +26,7 @@ Example:
 // Run runs both until it is told to stop.
 func (c *standaloneCommand) Run(ctx context.Context, env *environment) error {
 	api, broker := c.apiFlags.options(), c.brokerFlags.options(c.Data)
-	api.Admin, api.Log = c.Admin, env.log
+	api.Admin, api.Pprof, api.Log = c.Admin, c.Pprof, env.log
 	program, err := app.Standalone(ctx, api, broker)
 	if err != nil {
 		return err

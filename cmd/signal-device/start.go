@@ -15,6 +15,7 @@ import (
 type startFlags struct {
 	Admin     string `help:"Listen here for metrics and health; keep it away from the public." default:"127.0.0.1:9090"`
 	ReadyFile string `help:"Write addresses and credentials here, as JSON, once everything listens." placeholder:"PATH"`
+	Pprof     bool   `help:"Serve profiles of the process on the admin listener."`
 }
 
 // until runs a started program: it tells that it is ready, reloads on SIGHUP, and stops it when ctx ends or a part of it
