@@ -391,6 +391,7 @@ func TestReplies_Fallbacks(t *testing.T) {
 			for _, i := range tt.ids {
 				asked = append(asked, ids[i])
 			}
+			began := time.Now()
 			got, err := s.poll(alice, asked...)
 			if tt.want.kind != device.OK {
 				wantKind(t, err, tt.want.kind)
@@ -399,7 +400,7 @@ func TestReplies_Fallbacks(t *testing.T) {
 				wantStates(t, got, tt.want.states...)
 			}
 			var out []string
-			for _, o := range s.Degraded() {
+			for _, o := range s.Degraded(began) {
 				out = append(out, o.Dependency)
 			}
 			if !slices.Equal(out, tt.want.out) {
@@ -516,8 +517,8 @@ func TestReplies_FullCacheIsNotFilledInVain(t *testing.T) {
 		if n := s.broker.unread(); n != 0 {
 			t.Errorf("%d replies in the queue after the cache had room again", n)
 		}
-		if len(s.Degraded()) != 0 {
-			t.Errorf("still degraded: %v", s.Degraded())
+		if got := s.Degraded(time.Now()); len(got) != 0 {
+			t.Errorf("still degraded: %v", got)
 		}
 	})
 }

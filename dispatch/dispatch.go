@@ -100,8 +100,9 @@ type Service interface {
 	AddCertificate(ctx context.Context, c Caller, id device.ID, cred Credential) (device.Certificate, error)
 	RevokeCertificate(ctx context.Context, c Caller, id device.ID, fingerprint string) error
 
-	// Degraded names the dependencies ("broker", "cache") that do not answer now, and since when. Empty: all is well.
-	Degraded() []Outage
+	// Degraded names the dependencies ("broker", "cache") that do not answer now, or did not at some time since began, and
+	// since when. Empty: all is well.
+	Degraded(began time.Time) []Outage
 }
 
 // Outage is a dependency that does not answer.

@@ -140,14 +140,14 @@ func (d *Dispatcher) Close() {
 	})
 }
 
-// Degraded names the dependencies that do not answer now, and since when: the broker first. A dependency is named for a
-// second after its last failure, so that the answer which met the failure can say so.
-func (d *Dispatcher) Degraded() []Outage {
+// Degraded names the dependencies that do not answer now, or did not at some time since began, and since when: the broker
+// first. So the answer to a call that began then names what the call may have had to do without.
+func (d *Dispatcher) Degraded(began time.Time) []Outage {
 	var outages []Outage
-	if since, out := d.broker.outage(); out {
+	if since, out := d.broker.outage(began); out {
 		outages = append(outages, Outage{d.broker.name, since, d.broker.reason()})
 	}
-	since, out := d.cache.outage()
+	since, out := d.cache.outage(began)
 	reason := d.cache.reason()
 	if full, isFull := d.cache.room.outage(); isFull && (!out || full.Before(since)) {
 		since, out, reason = full, true, "the cache is full"

@@ -36,7 +36,7 @@ const (
 	probePause     = 2 * time.Second        // while all is well
 	retryPause     = 300 * time.Millisecond // while it is not
 	probeSpacing   = 50 * time.Millisecond  // between any two probes
-	outageLingers  = time.Second
+	fullLingers    = time.Second            // a full cache is not tried again
 )
 
 // allowance is what is left of one call's time for one dependency.
@@ -83,7 +83,7 @@ type dependency struct {
 	mu          sync.Mutex
 	unjudged    int       // failed calls since the last probe or answer
 	failing     bool      // the last probe failed
-	since, last time.Time // first and last failure of the present or last outage
+	since, last time.Time // first and last moment of the present or last outage
 	cause       error     // of the last failure
 }
 
@@ -193,10 +193,10 @@ func (d *dependency) answered() {
 func (d *dependency) failed(err error) {
 	d.mu.Lock()
 	confirmed := d.failing
+	d.blame(err)
 	if !confirmed {
 		d.unjudged++
 	}
-	d.blame(err)
 	d.mu.Unlock()
 	if confirmed {
 		d.breaker.RecordFailure()
@@ -207,22 +207,20 @@ func (d *dependency) failed(err error) {
 // blame dates a failure. It is called with the lock held.
 func (d *dependency) blame(err error) {
 	now := d.clock()
-	if !d.out(now) {
+	if !d.out() && d.unjudged == 0 {
 		d.since = now
 	}
 	d.last, d.cause = now, err
 }
 
-// out reports whether the dependency does not answer, or failed a moment ago. It is called with the lock held.
-func (d *dependency) out(now time.Time) bool {
-	return d.failing || d.breaker.IsOpen() || !d.last.IsZero() && now.Sub(d.last) < outageLingers
-}
+// out reports whether the dependency does not answer. It is called with the lock held.
+func (d *dependency) out() bool { return d.failing || d.breaker.IsOpen() }
 
-// outage reports whether the dependency is out and since when.
-func (d *dependency) outage() (since time.Time, out bool) {
+// outage reports whether the dependency is out or has failed at some time since began, and when that began.
+func (d *dependency) outage(began time.Time) (since time.Time, out bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.since, d.out(d.clock())
+	return d.since, d.out() || !d.last.IsZero() && !d.last.Before(began)
 }
 
 // reason tells why the last call or probe failed, in the words for callers.
@@ -278,13 +276,13 @@ func (d *dependency) rest(ctx context.Context, failing bool) bool {
 func (d *dependency) judge(err error) {
 	d.mu.Lock()
 	suspects := d.unjudged
-	d.unjudged = 0
 	switch {
 	case err != nil:
 		d.blame(err)
-	case d.failing: // it is over, and known to be
-		d.last = time.Time{}
+	case d.out(): // until now: calls that it refused may still be under way
+		d.last = d.clock()
 	}
+	d.unjudged = 0
 	d.failing = err != nil
 	d.mu.Unlock()
 	if err == nil {
@@ -331,7 +329,7 @@ func (r *room) stored() {
 func (r *room) outage() (since time.Time, full bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.since, r.full && r.clock().Sub(r.last) < outageLingers
+	return r.since, r.full && r.clock().Sub(r.last) < fullLingers
 }
 
 // jitter returns a duration within a third of d, so that many instances do not act at once.

@@ -81,7 +81,7 @@ func TestBreaker_OpensAfterFiveFailuresAndClosesWithin2Seconds(t *testing.T) { /
 					if after := dep.faults(s).made("take") + dep.faults(s).made("drain"); after != before {
 						t.Error("a live call was made although the breaker is open")
 					}
-					got := s.Degraded()
+					got := s.Degraded(time.Now())
 					if len(got) != 1 || got[0].Dependency != dep.name || got[0].Since.Sub(out) > 1500*time.Millisecond {
 						t.Errorf("degraded = %v, want %s since %v", got, dep.name, out)
 					}
@@ -92,7 +92,7 @@ func TestBreaker_OpensAfterFiveFailuresAndClosesWithin2Seconds(t *testing.T) { /
 					time.Sleep(time.Minute)
 					dep.faults(s).always(fault{})
 					time.Sleep(2 * time.Second)
-					if got := s.Degraded(); len(got) != 0 {
+					if got := s.Degraded(time.Now()); len(got) != 0 {
 						t.Errorf("2 s after its return: degraded = %v", got)
 					}
 					got2, err := s.poll(alice, id)
@@ -154,16 +154,42 @@ func TestDegraded_NamesTheFailureThatAnAnswerMet(t *testing.T) {
 			}
 			return fault{}
 		})
+		began := time.Now()
 		if _, err := s.poll(alice); err != nil {
 			t.Fatal(err)
 		}
-		synctest.Wait() // the probe after it succeeds
-		if got := s.Degraded(); len(got) != 1 || got[0].Dependency != "cache" || got[0].Reason == "" {
+		time.Sleep(time.Second) // the probe after it succeeds
+		if got := s.Degraded(began); len(got) != 1 || got[0].Dependency != "cache" || got[0].Reason == "" {
 			t.Errorf("degraded = %v, want the cache, and why", got)
 		}
+		if got := s.Degraded(time.Now()); len(got) != 0 {
+			t.Errorf("for a call that begins now: degraded = %v", got)
+		}
+	})
+}
+
+// A call that the breaker refused may answer after the outage: it looked into less than a call that begins now.
+func TestDegraded_NamesAnOutageThatEndedUnderTheCall(t *testing.T) { // I8
+	synctest.Test(t, func(t *testing.T) {
+		s := newSystem(true, nil)
+		s.start(t)
+		s.cache.always(cacheDown)
+		time.Sleep(time.Minute)
+		failed := s.cache.made("ping")
+		began := time.Now()
+		if _, err := s.poll(alice); err != nil { // it ends without the cache
+			t.Fatal(err)
+		}
+		if got := s.cache.made("ping"); got != failed {
+			t.Fatal("a probe failed after the call began: this proves nothing")
+		}
+		s.cache.always(fault{})
 		time.Sleep(time.Second)
-		if got := s.Degraded(); len(got) != 0 {
-			t.Errorf("a second later: degraded = %v", got)
+		if got := s.Degraded(began); len(got) != 1 || got[0].Dependency != "cache" {
+			t.Errorf("for the call: degraded = %v, want the cache", got)
+		}
+		if got := s.Degraded(time.Now()); len(got) != 0 {
+			t.Errorf("for a call that begins now: degraded = %v", got)
 		}
 	})
 }
@@ -177,7 +203,7 @@ func TestDegraded_NamesAnOutageThatNobodyMet(t *testing.T) {
 		s.cache.always(fault{hang: true})
 		time.Sleep(5 * time.Second)
 		var got []string
-		for _, o := range s.Degraded() {
+		for _, o := range s.Degraded(time.Now()) {
 			got = append(got, o.Dependency)
 		}
 		if !slices.Equal(got, []string{"broker", "cache"}) {

@@ -362,8 +362,8 @@ func TestWait_EndsWhenTheCallerLeaves(t *testing.T) {
 		if out := <-waiting; out.err == nil {
 			t.Error("no error")
 		}
-		if len(s.Degraded()) != 0 {
-			t.Errorf("a caller who leaves is not an outage: %v", s.Degraded())
+		if got := s.Degraded(time.Now()); len(got) != 0 {
+			t.Errorf("a caller who leaves is not an outage: %v", got)
 		}
 	})
 }

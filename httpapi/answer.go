@@ -19,7 +19,8 @@ import (
 // answer is the response to one call, with what the log line of the call needs. One goroutine uses it.
 type answer struct {
 	http.ResponseWriter
-	degraded func() []dispatch.Outage
+	degraded func(began time.Time) []dispatch.Outage
+	began    time.Time
 
 	id     string          // of the HTTP call; nothing to do with a command's request id
 	client device.ClientID // set once the caller is known
@@ -33,8 +34,8 @@ type answer struct {
 	answered time.Time // when a stream began; zero: the answer ends with the call
 }
 
-func newAnswer(rw http.ResponseWriter, degraded func() []dispatch.Outage) *answer {
-	w := &answer{ResponseWriter: rw, degraded: degraded, id: rand.Text()}
+func newAnswer(rw http.ResponseWriter, degraded func(began time.Time) []dispatch.Outage) *answer {
+	w := &answer{ResponseWriter: rw, degraded: degraded, began: time.Now(), id: rand.Text()}
 	h := w.Header()
 	h.Set("X-Request-Id", w.id)
 	h.Set("X-Content-Type-Options", "nosniff")
@@ -48,13 +49,14 @@ func (w *answer) origin(r *http.Request, role string) audit.Origin {
 	return audit.Origin{Role: role, Address: r.RemoteAddr, HTTPRequest: w.id, Audited: &w.audited}
 }
 
-// WriteHeader sends the header. Only then does it ask what is degraded, because a call may have waited for a minute.
+// WriteHeader sends the header. Only then does it ask what was degraded since the call began: it may have waited for a
+// minute, and an outage that it met may be over.
 func (w *answer) WriteHeader(status int) {
 	if w.status != 0 {
 		return
 	}
 	w.status = status
-	if outages := w.degraded(); len(outages) > 0 {
+	if outages := w.degraded(w.began); len(outages) > 0 {
 		w.Header().Set("Signal-Device-Degraded", strings.Join(dependencies(outages), ", "))
 	}
 	w.ResponseWriter.WriteHeader(status)

@@ -184,8 +184,7 @@ func notFound(*answer, *http.Request) error {
 // ServeHTTP answers one call.
 func (a *API) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	w := newAnswer(rw, a.cfg.Service.Degraded)
-	start := time.Now()
-	defer func() { a.finish(w, r, start, recover()) }()
+	defer func() { a.finish(w, r, recover()) }()
 	if a.cfg.Stopping() {
 		w.Header().Set("Connection", "close") // an idle connection that is closed later may just have got a call
 	}
@@ -220,8 +219,8 @@ func (a *API) checkOrigin(r *http.Request) error {
 }
 
 // finish ends a call: it turns a panic into a problem, measures, and writes the one log line of the call.
-func (a *API) finish(w *answer, r *http.Request, start time.Time, panicked any) {
-	took := time.Since(start)
+func (a *API) finish(w *answer, r *http.Request, panicked any) {
+	took := time.Since(w.began)
 	if err, ok := panicked.(error); ok && errors.Is(err, http.ErrAbortHandler) {
 		panic(panicked)
 	}
@@ -230,7 +229,7 @@ func (a *API) finish(w *answer, r *http.Request, start time.Time, panicked any) 
 	}
 	route := routeOf(r)
 	if !w.answered.IsZero() {
-		took = w.answered.Sub(start)
+		took = w.answered.Sub(w.began)
 	}
 	a.cfg.Metrics.answered(route, r.Method, w.status, took)
 	a.auditRefusal(w, r, route)

@@ -211,16 +211,21 @@ func TestAPI_SaysThatItIsDegraded(t *testing.T) {
 	}
 }
 
-// What fails while a call waits is said in its answer.
+// What fails while a call waits is said in its answer, and what was over by then as well.
 func TestAPI_AsksWhatIsDegradedWhenItAnswers(t *testing.T) {
 	h := newHarness(t)
+	var called time.Time
 	h.service.onCall = func(context.Context) {
+		called = time.Now()
 		h.service.mu.Lock()
 		defer h.service.mu.Unlock()
 		h.service.outages = []dispatch.Outage{{Dependency: "broker", Since: noon}}
 	}
 	if got := h.do(call("GET", "/v1/devices/cam-1/replies?wait=1", "")).Header.Get("Signal-Device-Degraded"); got != "broker" {
 		t.Errorf("Signal-Device-Degraded: %q", got)
+	}
+	if !h.service.began.Before(called) {
+		t.Errorf("asked what was missing since %s; the call began before %s", h.service.began, called)
 	}
 }
 

@@ -52,6 +52,7 @@ type fakeService struct {
 
 	err      error
 	sent     dispatch.SendResult
+	began    time.Time // what Degraded was asked about last
 	replies  dispatch.Replies
 	repeated bool
 	next     string
@@ -216,9 +217,10 @@ func (s *fakeService) RevokeCertificate(_ context.Context, c dispatch.Caller, _ 
 	return s.note("RevokeCertificate", c, fingerprint)
 }
 
-func (s *fakeService) Degraded() []dispatch.Outage {
+func (s *fakeService) Degraded(began time.Time) []dispatch.Outage {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.began = began
 	return s.outages
 }
 

@@ -2,6 +2,7 @@ package httpapi
 
 import (
 	"net/http"
+	"time"
 
 	"signaldevice/device"
 	"signaldevice/dispatch"
@@ -34,7 +35,7 @@ func healthRoutes(service dispatch.Service, stopping func() bool) []route {
 			if stopping() {
 				return device.Errorf(kindStopping, "send new calls to another instance")
 			}
-			return w.json(http.StatusOK, readiness(service.Degraded()))
+			return w.json(http.StatusOK, readiness(service.Degraded(time.Now())))
 		}},
 	}
 }
