@@ -45,9 +45,9 @@ reliability: setup ## Make each fault alone, and the comparison; writes docs/rel
 	@mkdir -p bin
 	go run ./e2e/faults/cmd/chaos -fault all -compare -each 5s -rate 40 -parallel 2 -seed 1 -doc docs/reliability.md -html bin/reliability.html
 
-soak: setup ## Load without faults for 10 minutes: what the processes hold stays flat; writes docs/soak.md
+soak: setup ## Load without faults for 20 minutes: what the processes hold stays flat; writes docs/soak.md
 	@mkdir -p bin
-	go run ./e2e/faults/cmd/chaos -for 10m -soak -rate 100 -chaos docs/soak.md -html bin/soak.html
+	go run ./e2e/faults/cmd/chaos -for 20m -soak -rate 100 -chaos docs/soak.md -html bin/soak.html
 
 bench: setup build ## Measure whole exchanges beside what others would build; writes docs/performance.md
 	bin/signal-device bench --cameras 100 --rate 100 --rounds 3 --duration 10s --warmup 3s --redis start \

@@ -112,16 +112,12 @@ func (r *Report) trendTable() string {
 	b.WriteString("| process | | at first | at last | highest | growth in an hour | |\n|---|---|---|---|---|---|---|\n")
 	for _, t := range r.Trends() {
 		flat := "flat"
-		switch {
-		case t.Flat:
-		case t.Judged:
+		if !t.Flat {
 			flat = "**grows**"
-		default:
-			flat = "rises"
 		}
 		fmt.Fprintf(&b, "| %s | %s | %.0f | %.0f | %.0f | %+.0f | %s |\n", t.Process, t.What, t.First, t.Last, t.Highest, t.Hour, flat)
 	}
-	b.WriteString("\nFirst, last and growth are those of a line through the samples, one every two seconds, without the first fifth of the run. After\n" +
+	b.WriteString("\nFirst, last and growth are those of a line through the samples, one every two seconds, in the second half of the run. After\n" +
 		"the load goroutines and files come back to what they were before it; a process that keeps more breaks a promise.\n")
 	return b.String()
 }

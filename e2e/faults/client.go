@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"time"
 )
@@ -157,6 +158,13 @@ func (r *replies) final(id string) bool {
 		}
 	}
 	return false
+}
+
+// mayFindMore reports whether some request has a reply, or may have one, that this answer does not give.
+func (r *replies) mayFindMore() bool {
+	return slices.ContainsFunc(r.Requests, func(one requestState) bool {
+		return one.State == "unverified" || one.State == "answered" && !r.final(one.RequestID)
+	})
 }
 
 // state returns what is told of a request; "": nothing.

@@ -26,6 +26,7 @@ type glimpse struct {
 	given  []given
 	final  bool // the final reply is among them
 	kind   glimpseKind
+	state  string // that was told of the request
 }
 
 type glimpseKind int
@@ -59,7 +60,8 @@ func (h *history) saw(who client, device string, ids []string, r result, got *re
 	}
 	seen := map[string]*glimpse{}
 	for _, id := range ids {
-		seen[id] = &glimpse{client: who.name, span: at, kind: claim(got.state(id), r.degraded != "")}
+		state := got.state(id)
+		seen[id] = &glimpse{client: who.name, span: at, kind: claim(state, r.degraded != ""), state: state}
 	}
 	for _, one := range got.Replies {
 		g := seen[one.RequestID]

@@ -125,35 +125,35 @@ func (r *run) shrink(ctx context.Context, before map[string]resources) {
 // Trend is how what a process holds changed over a run.
 type Trend struct {
 	Process, What string
-	First, Last   float64 // of the fitted line, without the first fifth of the run; MiB for memory
+	First, Last   float64 // of the fitted line; MiB for memory
 	Highest       float64
 	Hour          float64 // growth in an hour, by that line
 	Flat          bool    // the line rises by less than a tenth, or by hardly anything
-	Judged        bool    // whether growth of it is a leak
 }
 
-// quantities are what a trend is made of, and what counts as hardly anything. Resident memory is not judged: it has the
-// garbage, too, which the collector lets become as much as what is in use.
+const bufferMiB = 8 // of the broker's store, for one stream
+
+// quantities are what a trend is made of, and what counts as hardly anything.
 var quantities = []struct {
-	name   string
-	of     func(resources) float64
-	small  float64
-	judged bool
+	name  string
+	of    func(resources) float64
+	small float64
 }{
-	{"goroutines", func(r resources) float64 { return float64(r.goroutines) }, slackGoroutines / 2, true},
-	{"files", func(r resources) float64 { return float64(r.files) }, slackFiles / 2, true},
-	{heapInUse, func(r resources) float64 { return r.heap / (1 << 20) }, 8, true}, // one buffer of the broker's store
-	{"memory, MiB", func(r resources) float64 { return r.memory / (1 << 20) }, 8, false},
+	{"goroutines", func(r resources) float64 { return float64(r.goroutines) }, slackGoroutines / 2},
+	{"files", func(r resources) float64 { return float64(r.files) }, slackFiles / 2},
+	{heapInUse, func(r resources) float64 { return r.heap / (1 << 20) }, bufferMiB},
+	{"memory, MiB", func(r resources) float64 { return r.memory / (1 << 20) }, bufferMiB},
 }
 
-// Trends fits a line to each curve, by least squares.
+// Trends fits a line to the second half of each curve, by least squares: in the first half everything fills that has a
+// bound.
 func (r *Report) Trends() []Trend {
 	samples := r.journal.samples
-	samples = samples[len(samples)/5:]
+	samples = samples[len(samples)/2:]
 	var trends []Trend
 	for _, name := range r.processes() {
 		for _, q := range quantities {
-			t := Trend{Process: name, What: q.name, Judged: q.judged}
+			t := Trend{Process: name, What: q.name}
 			var at, values []float64
 			for _, s := range samples {
 				if held, there := s.held[name]; there {

@@ -364,16 +364,21 @@ func (r *run) drainOne(ctx context.Context, at int, who client, device string) e
 	}
 }
 
-// readRest polls until it is answered: a machine that has just been through everything may hold up a call.
+// readRest polls until it is answered, and until no answer says that there is a reply which this look did not find: a
+// machine that has just been through everything may hold up a call, or a part of it.
 func (r *run) readRest(ctx context.Context, at int, who client, device string, ids []string) (got replies, err error) {
-	err = r.await(ctx, settleWithin, "the rest", func() (ok bool) {
-		got, ok = r.http.poll(ctx, at, who, device, ids, 0)
-		return ok
+	answered := false
+	err = r.await(ctx, settleWithin, "the rest", func() bool {
+		more, ok := r.http.poll(ctx, at, who, device, ids, 0)
+		if ok {
+			got, answered = more, true
+		}
+		return ok && !more.mayFindMore()
 	})
-	if err != nil {
+	if err != nil && !answered {
 		return got, fmt.Errorf("%s could not read the rest at %s within %s", who.name, device, settleWithin)
 	}
-	return got, nil
+	return got, ctx.Err()
 }
 
 // askStates asks how every accepted request ended.

@@ -14,11 +14,11 @@ func TestSoak_WhatGrowsIsSeen(t *testing.T) {
 		heap  func(n int) float64 // MiB at each sample
 		grows bool
 	}{
-		"flat":                      {func(int) float64 { return 100 }, false},
-		"up and down":               {func(n int) float64 { return 100 + 20*float64(n%7) }, false},
-		"filling for a fifth of it": {func(n int) float64 { return float64(min(n, samples/5)) }, false},
-		"rising slowly":             {func(n int) float64 { return 100 + 30*float64(n)/samples }, true},
-		"shrinking":                 {func(n int) float64 { return 100 - 20*float64(n)/samples }, false},
+		"flat":                   {func(int) float64 { return 100 }, false},
+		"up and down":            {func(n int) float64 { return 100 + 20*float64(n%7) }, false},
+		"filling for half of it": {func(n int) float64 { return float64(min(n, samples/2)) }, false},
+		"rising slowly":          {func(n int) float64 { return 100 + 50*float64(n)/samples }, true},
+		"shrinking":              {func(n int) float64 { return 100 - 20*float64(n)/samples }, false},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {

@@ -270,7 +270,7 @@ func (s *system) startBroker(ctx context.Context) error {
 		}
 		args := []string{"broker", "--data", data, "--admin", s.brokerAdmin, "--mqtt", mqtt, "--grpc", fmt.Sprintf("127.0.0.1:%d", port)}
 		if s.under.records > 0 {
-			args = append(args, "--max-requests", strconv.Itoa(s.under.records), "--retention", time.Minute.String())
+			args = append(args, "--max-requests", strconv.Itoa(s.under.records), "--retention", time.Minute.String(), "--pprof")
 		}
 		return args
 	}))

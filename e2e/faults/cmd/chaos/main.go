@@ -4,7 +4,7 @@
 //	go run ./e2e/faults/cmd/chaos -fault F1,F10        several, each with a system of its own
 //	go run ./e2e/faults/cmd/chaos -fault all           all of them
 //	go run ./e2e/faults/cmd/chaos -for 15m -rate 200   random faults, from a seed that is printed
-//	go run ./e2e/faults/cmd/chaos -for 10m -soak       no faults: what the processes hold has to stay flat
+//	go run ./e2e/faults/cmd/chaos -for 20m -soak       no faults: what the processes hold has to stay flat
 //	go run ./e2e/faults/cmd/chaos -compare             F3, F10 and F11, beside Mosquitto with a bridge into Redis
 //
 // It exits with 0 when every promise was kept, with 1 when one was broken and with 2 when a run could not be made.
@@ -70,7 +70,7 @@ func run(ctx context.Context, args []string, out io.Writer) int {
 	flags.StringVar(&o.html, "html", "", "`file` for a report with plots")
 	flags.IntVar(&o.crowd, "crowd", 2_000, "`devices` that connect at once in F16")
 	flags.IntVar(&o.parallel, "parallel", 1, "how many `runs` go on side by side")
-	flags.BoolVar(&o.soak, "soak", false, "no faults at all, and a broker that keeps the request records of a minute: what the processes hold must stay flat; all is full after two minutes, so give it ten")
+	flags.BoolVar(&o.soak, "soak", false, "no faults at all, and a broker that keeps the request records of a minute: what the processes hold must stay flat in the second half; all is full after ten minutes, so give it twenty")
 	flags.BoolVar(&o.beside, "compare", false, "afterwards F3, F10 and F11 beside Mosquitto with a bridge; without -fault nothing else")
 	flags.StringVar(&o.chaos, "chaos", "", "`file` for the report of a random run, as docs/chaos.md, or of a soak, as docs/soak.md; its plots go beside it, as .svg")
 	flags.StringVar(&o.doc, "doc", "", "`file` for the table of reliability, as docs/reliability.md")
