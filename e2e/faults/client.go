@@ -224,7 +224,6 @@ func (c *caller) noteReplies(who client, asked time.Time, got *replies) {
 			j.read[s] = append(j.read[s], reading{who.name, hashOf(r.Result), now})
 		}
 		for _, r := range got.Requests {
-			j.states[r.RequestID] = r.State
 			if r.State == "no_reply" || r.State == "expired" {
 				j.told = append(j.told, telling{client: who.name, request: r.RequestID, state: r.State, asked: asked})
 			}

@@ -1,7 +1,9 @@
 package faults
 
 import (
+	"fmt"
 	"net/http"
+	"strings"
 	"sync"
 	"time"
 )
@@ -26,7 +28,7 @@ type glimpse struct {
 	given  []given
 	final  bool // the final reply is among them
 	kind   glimpseKind
-	state  string // that was told of the request
+	told   string // of the request: its state, or why there was no answer
 }
 
 type glimpseKind int
@@ -55,13 +57,13 @@ func (h *history) saw(who client, device string, ids []string, r result, got *re
 	defer h.mu.Unlock()
 	at := span{r.began, r.began.Add(r.took)}
 	if r.status != http.StatusOK { // 202: a send whose wait may have lost what it read
-		h.sawNothing(place{who.name, device}, ids, at)
+		h.sawNothing(place{who.name, device}, ids, at, strings.TrimSpace(fmt.Sprint(r.status, " ", r.code, r.err)))
 		return
 	}
 	seen := map[string]*glimpse{}
 	for _, id := range ids {
 		state := got.state(id)
-		seen[id] = &glimpse{client: who.name, span: at, kind: claim(state, r.degraded != ""), state: state}
+		seen[id] = &glimpse{client: who.name, span: at, kind: claim(state, r.degraded != ""), told: strings.TrimSpace(state + " " + r.degraded)}
 	}
 	for _, one := range got.Replies {
 		g := seen[one.RequestID]
@@ -78,13 +80,24 @@ func (h *history) saw(who client, device string, ids []string, r result, got *re
 }
 
 // sawNothing notes a call of which nobody knows what it did.
-func (h *history) sawNothing(where place, ids []string, at span) {
+func (h *history) sawNothing(where place, ids []string, at span, told string) {
 	for _, id := range ids {
-		h.add(id, glimpse{client: where.client, span: at, kind: blind})
+		h.add(id, glimpse{client: where.client, span: at, kind: blind, told: told})
 	}
 	if len(ids) == 0 {
 		h.blind[where] = append(h.blind[where], at)
 	}
+}
+
+// tell returns what its owner was told of a request, call by call, for people.
+func (h *history) tell(id string) string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	var parts []string
+	for _, g := range h.requests[id] {
+		parts = append(parts, fmt.Sprintf("%s %s, %d given, %s", g.span, g.client, len(g.given), g.told))
+	}
+	return strings.Join(parts[max(0, len(parts)-longestStep):], "; ")
 }
 
 func (h *history) add(id string, g glimpse) {

@@ -75,7 +75,7 @@ func (j *journal) steps(s slot, hitches []span) (steps []step) {
 		i := slices.IndexFunc(g.given, func(one given) bool { return one.seq == s.seq })
 		switch {
 		case i >= 0:
-			steps = append(steps, step{get, g.client, g.given[i].hash, g.state, g.span})
+			steps = append(steps, step{get, g.client, g.given[i].hash, g.told, g.span})
 			if firstRead.IsZero() || g.to.Before(firstRead) {
 				firstRead = g.to
 			}
@@ -83,7 +83,7 @@ func (j *journal) steps(s slot, hitches []span) (steps []step) {
 		case g.kind == blind:
 			mayHaveRead(g.span)
 		case g.kind == all && (made.final || !g.final):
-			steps = append(steps, step{kind: getNone, client: g.client, state: g.state, span: g.span})
+			steps = append(steps, step{kind: getNone, client: g.client, told: g.told, span: g.span})
 		}
 	}
 	for _, at := range j.history.blind[place{owner, made.device}] {

@@ -20,7 +20,7 @@ type step struct {
 	kind   stepKind
 	client string // put: whose request it answers; get: who was given it
 	hash   string // of the body
-	state  string // get, getNone: what was told of the request; "" where nothing was
+	told   string // get, getNone: of the request
 	span          // when it began and ended, as its maker saw it
 }
 
@@ -37,7 +37,7 @@ const (
 
 func (s step) String() string {
 	names := [...]string{"put", "get", "none", "lost answer", "fault", "cache emptied"}
-	return fmt.Sprintf("%s %s %s %s %s…%s", names[s.kind], s.client, s.hash, s.state, s.from.Format("05.000"), s.to.Format("05.000"))
+	return fmt.Sprintf("%s %s %s %s %s", names[s.kind], s.client, s.hash, s.told, s.span)
 }
 
 // slotState is what a slot can be in. It is comparable.

@@ -79,6 +79,8 @@ type span struct {
 	from, to time.Time
 }
 
+func (s span) String() string { return s.from.Format("05.000") + "…" + s.to.Format("05.000") }
+
 // touches reports whether the two have a moment in common.
 func (s span) touches(o span) bool { return !s.from.After(o.to) && !o.from.After(s.to) }
 
@@ -100,7 +102,6 @@ type journal struct {
 	replies   map[slot]published
 	read      map[slot][]reading
 	told      []telling
-	states    map[string]string // by request id: what the last poll told of it
 	answers   []answer
 	outages   []*outage
 	emptied   []time.Time   // when the cache lost its content by intent
@@ -124,7 +125,6 @@ func newJournal() *journal {
 	return &journal{
 		attempts: map[string]attempt{},
 		accepted: map[string]acceptance{},
-		states:   map[string]string{},
 		later:    map[string]bool{},
 		nonces:   map[string]string{},
 		replies:  map[slot]published{},

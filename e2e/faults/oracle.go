@@ -107,7 +107,7 @@ func (v *Verdict) judgeReplies(j *journal) {
 		case j.dropped[s]:
 			v.Emptied++
 		default:
-			v.add(lost, p.acked, "%s of %s at device %s has its PUBACK and was never read; the last poll was told %q", s, j.owner(s.request), p.device, j.states[s.request])
+			v.add(lost, p.acked, "%s of %s at device %s has its PUBACK and was never read; what its client was told: %s", s, j.owner(s.request), p.device, j.history.tell(s.request))
 		}
 	}
 }
