@@ -82,6 +82,18 @@ func (a api) try(method, path string, body any, headers ...string) (answer, erro
 	return answer{t: a.t, status: res.StatusCode, header: res.Header, body: data, took: time.Since(began)}, err
 }
 
+// pollAgain polls, and again where it is told to come again: a busy machine may not answer in the time that a call has.
+func (a api) pollAgain(path string) (ans answer, err error) {
+	pause := time.NewTicker(100 * time.Millisecond)
+	defer pause.Stop()
+	for until := time.Now().Add(startTimeout); ; <-pause.C {
+		ans, err = a.try("GET", path, nil)
+		if err != nil || ans.status != http.StatusServiceUnavailable || time.Now().After(until) {
+			return ans, err
+		}
+	}
+}
+
 // into decodes an answer that must have the status.
 func (r answer) into(status int, v any) answer {
 	r.t.Helper()

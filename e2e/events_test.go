@@ -361,7 +361,7 @@ func TestAPIKilled_ClientsGoOnAtAnotherInstance(t *testing.T) {
 		})
 		running.Go(func() { // polls, from instance to instance, until it has its reply
 			for _, p := range []*process{first, second} {
-				ans, err := alice.at(p).try("GET", pollPath(cam.ID, "60", id), nil)
+				ans, err := alice.at(p).pollAgain(pollPath(cam.ID, "60", id))
 				if err != nil && p == first {
 					continue
 				}
