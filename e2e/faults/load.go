@@ -194,14 +194,15 @@ func (x *exchange) awaitFinal(ctx context.Context) {
 }
 
 // askAgain is what a client does whose poll without ids was cut: it looks which of its requests have a reply, and asks for
-// those by id while their grace lasts.
+// those by id while their grace lasts, until no answer says that there is more.
 func (x *exchange) askAgain(ctx context.Context) {
 	for until := time.Now().Add(giveUpAfter); time.Now().Before(until); x.pause(ctx) {
 		ids, ok := x.load.s.http.answered(ctx, x.anyAPI(), x.who, x.device)
+		var got replies
 		if ok && len(ids) > 0 {
-			_, ok = x.load.s.http.poll(ctx, x.anyAPI(), x.who, x.device, ids, 0)
+			got, ok = x.load.s.http.poll(ctx, x.anyAPI(), x.who, x.device, ids, 0)
 		}
-		if ok {
+		if ok && !got.mayFindMore() {
 			return
 		}
 	}
