@@ -58,5 +58,6 @@ func (s *Server) close(cl *mochi.Client, x *Session) {
 	s.mu.Lock()
 	delete(s.sessions, cl)
 	s.mu.Unlock()
+	s.mochi.Clients.Delete(cl.ID) // the protocol layer itself keeps a client whose CONNACK it could not write
 	s.release(x)
 }

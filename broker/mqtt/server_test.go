@@ -7,9 +7,11 @@ import (
 	"errors"
 	"log/slog"
 	"net"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -129,6 +131,17 @@ func (h *house) enter(cert *identity, clientID string) *wire {
 		h.t.Fatalf("CONNACK says %d", ack.body[1])
 	}
 	return w
+}
+
+// awaitConnections waits until the server counts no more than n connections: the others have ended, and all that follows
+// from their end is done.
+func (h *house) awaitConnections(n int) {
+	h.t.Helper()
+	for deadline := time.Now().Add(patience); h.server.Connections() > n; {
+		if time.Now().After(deadline) {
+			h.t.Fatalf("%d connections are counted, want %d", h.server.Connections(), n)
+		}
+	}
 }
 
 func await[T any](t *testing.T, ch <-chan T) T {
@@ -331,11 +344,7 @@ func TestServer_BoundsConnections(t *testing.T) {
 		w.expectEnd()
 	}
 	first.conn.Close()
-	for deadline := time.Now().Add(patience); h.server.Connections() > 1; {
-		if time.Now().After(deadline) {
-			t.Fatal("the closed connection still counts")
-		}
-	}
+	h.awaitConnections(1)
 	h.enter(cert, "c")
 }
 
@@ -359,6 +368,54 @@ func TestServer_TurnsAwayWhoWouldWaitTooLong(t *testing.T) {
 	}
 	if waiting := h.server.Waiting(); waiting > 5 {
 		t.Errorf("%d wait", waiting)
+	}
+}
+
+// A device that is lost while it is let in leaves nothing behind in the protocol layer.
+func TestServer_ForgetsWhoNeverGotItsConnack(t *testing.T) {
+	tests := map[string]func(*wire) error{ // what happens between the session's start and the CONNACK
+		"the device resets the connection": func(w *wire) error {
+			c := w.conn.(*tls.Conn).NetConn().(*net.TCPConn)
+			if err := errors.Join(c.SetLinger(0), c.Close()); err != nil {
+				t.Error(err)
+			}
+			return nil
+		},
+		"its certificate is removed": func(*wire) error { return errors.New("not registered") },
+	}
+	for name, lose := range tests {
+		t.Run(name, func(t *testing.T) {
+			var looks atomic.Int64
+			entering := make(chan *wire, 1)
+			h := newHouse(t, func(c *mqtt.Config) {
+				look := c.Identify
+				c.Identify = func(der []byte) (device.ID, error) {
+					if looks.Add(1)%2 == 0 { // each device is looked up before and after its session starts
+						if err := lose(<-entering); err != nil {
+							return "", err
+						}
+					}
+					return look(der)
+				}
+			})
+			cert := h.register("cam-1")
+			const devices = 10
+			for range devices {
+				w, err := h.dial(cert, nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				entering <- w
+				w.write(connect("c"))
+				h.awaitConnections(0)
+			}
+			if n := looks.Load(); n != 2*devices {
+				t.Errorf("the certificate was looked up %d times, want %d", n, 2*devices)
+			}
+			if n := len(h.server.Keepalives()); n != 0 {
+				t.Errorf("the protocol layer still holds %d clients", n)
+			}
+		})
 	}
 }
 
