@@ -2,6 +2,7 @@ package mqtt
 
 import (
 	"errors"
+	"math"
 	"strconv"
 
 	mochi "github.com/mochi-mqtt/server/v2"
@@ -9,6 +10,10 @@ import (
 
 	"signaldevice/device"
 )
+
+// maxKeepalive is the longest keepalive in seconds that the protocol layer can keep: it counts one and a half times that
+// in 16 bits [MQTT-3.1.2-24], and one second more would wrap to no time at all.
+const maxKeepalive = math.MaxUint16 * 2 / 3
 
 // hook is where the protocol layer asks. Its interface has 42 methods; these are the ones that matter here.
 type hook struct {
@@ -51,6 +56,8 @@ func (h *hook) OnConnectAuthenticate(cl *mochi.Client, pk packets.Packet) bool {
 	cl.ID = string(id) + "~" + strconv.FormatUint(h.server.nextConnection(), 36)
 	cl.Properties.Clean = true // no persistent session, whatever was asked for
 	cl.Properties.Will = mochi.Will{}
+	// Who asked for more may still be silent for 65,535 s, which is no less than the keepalive that it asked for.
+	cl.State.Keepalive = min(cl.State.Keepalive, maxKeepalive)
 	s := h.server.open(cl, c)
 	if _, err := h.server.cfg.Identify(c.certificate().Raw); err != nil {
 		s.cut(ErrRevoked) // it was removed after the first look and before a cut could find the session

@@ -419,6 +419,32 @@ func TestServer_ForgetsWhoNeverGotItsConnack(t *testing.T) {
 	}
 }
 
+// The protocol layer counts one and a half times the keepalive in 16 bits.
+func TestServer_LongKeepalive(t *testing.T) {
+	tests := map[string]struct{ asked, kept uint16 }{
+		"none":                            {0, 0},
+		"the longest that does not wrap":  {43_690, 43_690},
+		"one more: would be cut at once":  {43_691, 43_690},
+		"the longest: would be cut early": {65_535, 43_690},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			h := newHouse(t, nil)
+			w, err := h.dial(h.register("cam-1"), nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			w.write(frame(0x10, text("MQTT"), []byte{4, 2}, num(tt.asked), text("c")))
+			w.expect(2)
+			w.write(frame(0xc0))
+			w.expect(13)
+			if got := h.server.Keepalives(); !slices.Equal(got, []uint16{tt.kept}) {
+				t.Errorf("keepalives are %d, want %d", got, tt.kept)
+			}
+		})
+	}
+}
+
 // I1: a PUBACK comes only after the event's Done, and in packet order.
 func TestEvents_PubackInOrderAfterDone(t *testing.T) {
 	h := newHouse(t, nil)
