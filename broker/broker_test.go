@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -334,6 +335,41 @@ func TestBroker_OrphansReachNobody(t *testing.T) {
 	}
 }
 
+// I1: how long a reply may be on its way counts from when it is due, for a held command waits longer than replies are kept.
+func TestBroker_TakesTheReplyToACommandThatWaitedLong(t *testing.T) {
+	var ahead atomic.Int64
+	s := newSite(t, func(cfg *broker.Config) {
+		cfg.Retention = time.Hour
+		cfg.Clock = func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
+	})
+	for name, tt := range map[string]struct {
+		after time.Duration // since the command
+		taken int
+	}{
+		"before it is due":                {3 * time.Hour, 1},
+		"late, but not by the retention":  {5*time.Hour + 59*time.Minute, 1},
+		"later than replies are kept for": {6*time.Hour + time.Minute, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s.t = t
+			ahead.Store(0)
+			c := s.register(strings.NewReplacer(" ", "-", ",", "").Replace(name))
+			c.connect()
+			cmd := sending(c, alice)
+			cmd.Command.DeliverWithin, cmd.Command.ReplyWithin = 4*time.Hour, 5*time.Hour
+			if _, _, err := s.link.Send(t.Context(), cmd); err != nil {
+				t.Fatal(err)
+			}
+			id := c.next()
+			ahead.Store(int64(tt.after))
+			c.reply(id)
+			if rs := s.drain(c); len(rs) != tt.taken {
+				t.Errorf("%d replies in the queue, want %d", len(rs), tt.taken)
+			}
+		})
+	}
+}
+
 func TestBroker_RevocationCutsWithinASecond(t *testing.T) {
 	s := newSite(t, nil)
 	for name, revoke := range map[string]func(*camera) error{
@@ -343,7 +379,7 @@ func TestBroker_RevocationCutsWithinASecond(t *testing.T) {
 		"device deleted": func(c *camera) error { return s.link.DeleteDevice(t.Context(), c.id) },
 	} {
 		t.Run(name, func(t *testing.T) {
-			c := s.register("cam-" + strings.ReplaceAll(name, " ", "-"))
+			c := s.register("cam-" + strings.NewReplacer(" ", "-", ",", "").Replace(name))
 			c.connect()
 			begin := time.Now()
 			if err := revoke(c); err != nil {

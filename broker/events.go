@@ -41,7 +41,7 @@ func (s *events) take(e mqtt.Event) {
 		return
 	}
 	r, ok := queue.Recognise(s.ring, e.Device, subtopic, e.Payload)
-	if !ok || s.clock().Sub(r.Claims.UUID.Time()) > s.retention {
+	if !ok || s.clock().Sub(r.Claims.ReplyBy) > s.retention {
 		s.orphans.Add(1)
 		if s.quiet.Allow() {
 			s.log.Info("event without a request id of this device", "device", e.Device, "bytes", len(e.Payload))

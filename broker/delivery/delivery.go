@@ -56,7 +56,13 @@ type Delivery struct {
 	keys keyLocks
 
 	mu        sync.Mutex
-	delivered map[device.UUID]chan struct{} // closed at the device's PUBACK, for those who wait
+	delivered map[device.UUID]*puback // those that somebody waits for
+}
+
+// puback is a device's acknowledgement that is waited for.
+type puback struct {
+	came    chan struct{} // closed then
+	waiting int
 }
 
 // Command is one command to send.
@@ -78,7 +84,7 @@ type Command struct {
 
 // Open creates or finds the stream of held commands. Close waits for its goroutines.
 func Open(ctx context.Context, cfg Config) (*Delivery, error) {
-	d := &Delivery{cfg: cfg, delivered: map[device.UUID]chan struct{}{}, keys: keyLocks{held: map[string]*keyLock{}}}
+	d := &Delivery{cfg: cfg, delivered: map[device.UUID]*puback{}, keys: keyLocks{held: map[string]*keyLock{}}}
 	_, err := cfg.Engine.Ensure(ctx, jetstream.StreamConfig{
 		Name: heldStream, Subjects: []string{"c.>"}, Storage: jetstream.FileStorage,
 		MaxAge: maxHold, MaxBytes: cmp.Or(cfg.MaxStore, 1<<30), Discard: jetstream.DiscardNew, AllowMsgTTL: true, AllowAtomicPublish: true,
@@ -273,7 +279,7 @@ func (d *Delivery) write(ctx context.Context, claims device.Claims, rec requests
 		return 0, d.fail(ctx, claims, tooLate,
 			device.Errorf(device.DeviceOffline, "the command could not be delivered before its deadline"))
 	}
-	qos, err = session.Send("", render(rec, p, now), deadline(rec, now), func() { d.puback(claims) })
+	qos, err = session.Send("", render(rec, p, now), deadline(rec, now), func() { d.acknowledged(claims) })
 	switch {
 	case err == nil:
 		d.note(ctx, claims, func(r *requests.Record) bool { return set(&r.Sent, requests.At(now)) })
@@ -305,14 +311,14 @@ func (d *Delivery) fail(ctx context.Context, claims device.Claims, cause string,
 	return err
 }
 
-// puback is the device's acknowledgement of a command. It is called from the connection's goroutine.
-func (d *Delivery) puback(claims device.Claims) {
+// acknowledged is the device's PUBACK of a command. It is called from the connection's goroutine.
+func (d *Delivery) acknowledged(claims device.Claims) {
 	at := requests.At(d.cfg.Clock())
 	d.note(context.Background(), claims, func(r *requests.Record) bool { return set(&r.Delivered, at) })
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if ch := d.delivered[claims.UUID]; ch != nil {
-		close(ch)
+	if p := d.delivered[claims.UUID]; p != nil {
+		close(p.came)
 		delete(d.delivered, claims.UUID)
 	}
 }
@@ -331,19 +337,20 @@ func set(m *requests.Millis, at requests.Millis) bool {
 	return true
 }
 
-// await registers interest in a device's PUBACK.
+// await registers interest in a device's PUBACK. Several may wait for one: the sender of a held command, and who writes it.
 func (d *Delivery) await(id device.UUID) (acked <-chan struct{}, forget func()) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	ch := d.delivered[id]
-	if ch == nil {
-		ch = make(chan struct{})
-		d.delivered[id] = ch
+	p := d.delivered[id]
+	if p == nil {
+		p = &puback{came: make(chan struct{})}
+		d.delivered[id] = p
 	}
-	return ch, func() {
+	p.waiting++
+	return p.came, func() {
 		d.mu.Lock()
 		defer d.mu.Unlock()
-		if d.delivered[id] == ch {
+		if p.waiting--; p.waiting == 0 && d.delivered[id] == p {
 			delete(d.delivered, id)
 		}
 	}

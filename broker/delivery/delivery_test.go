@@ -564,6 +564,82 @@ func TestHold_WrittenAgainUntilAcknowledged(t *testing.T) {
 	f.until("it is delivered", func() bool { return f.state(rec.ID) == device.StateDelivered })
 }
 
+// Who sends a held command to a connected device and leaves before its PUBACK must not take the PUBACK with it.
+func TestHold_AcknowledgedAfterItsSenderLeft(t *testing.T) {
+	f := newFleet(t)
+	c := f.connect(1)
+	cmd := hold()
+	cmd.WaitDelivered = 50 * time.Millisecond
+	first := f.send(cmd)
+	m, _ := f.next(c)
+	m.Ack()
+	second := f.send(command0(hold()))
+	if _, body := f.next(c); body["request_id"] != string(second.ID) {
+		t.Errorf("after the PUBACK of %s came %v", first.ID, body)
+	}
+}
+
+// A newer connection gets what the one before has not acknowledged, and the rest behind it.
+func TestHold_KeepsItsOrderOverATakeover(t *testing.T) {
+	f := newFleet(t)
+	before := f.connect(1)
+	first := f.send(command0(hold()))
+	f.next(before) // no acknowledgement
+	second := f.send(command0(hold()))
+	c := f.connect(1)
+	for _, want := range []device.RequestID{first.ID, second.ID} {
+		m, body := f.next(c)
+		if body["request_id"] != string(want) {
+			t.Fatalf("%v came, want %s", body, want)
+		}
+		m.Ack()
+	}
+}
+
+// A device that has answered has the command, also where its PUBACK was lost.
+func TestHold_NotWrittenAgainOnceAnswered(t *testing.T) {
+	f := newFleet(t)
+	c := f.connect(1)
+	rec := f.send(command0(hold()))
+	f.next(c) // no acknowledgement
+	claims, err := rec.ID.Claims()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := f.records.Update(t.Context(), claims, func(r *requests.Record) bool {
+		return r.AddReply(0, 2, true, requests.At(f.now()))
+	}); err != nil {
+		t.Fatal(err)
+	}
+	f.leave(c)
+	c = f.connect(1)
+	next := f.send(command0(hold()))
+	if _, body := f.next(c); body["request_id"] != string(next.ID) {
+		t.Errorf("%v came, want %s", body, next.ID)
+	}
+}
+
+// With QoS 0 nobody knows what arrived: each connection gets each held command, and gets it once.
+func TestHold_ToAQoS0SubscriberOnceForEachConnection(t *testing.T) {
+	f := newFleet(t)
+	first := f.send(command0(hold()))
+	for range 2 {
+		c := f.connect(0)
+		if _, body := f.next(c); body["request_id"] != string(first.ID) {
+			t.Errorf("%v came, want %s", body, first.ID)
+		}
+		f.leave(c)
+	}
+	c := f.connect(0)
+	f.next(c)
+	for range 3 {
+		next := f.send(command0(hold()))
+		if _, body := f.next(c); body["request_id"] != string(next.ID) {
+			t.Errorf("%v came, want %s", body, next.ID)
+		}
+	}
+}
+
 // I4: a command is never written after its deadline.
 func TestHold_NotWrittenAfterItsDeadline(t *testing.T) {
 	f := newFleet(t)

@@ -37,13 +37,21 @@ type held struct {
 
 	mu      sync.Mutex
 	runners map[device.ID]*runner
+	given   map[device.ID]given
+}
+
+// given is how far a connection without acknowledgements (QoS 0) was given its device's held commands, which stay stored
+// for the next one.
+type given struct {
+	connection <-chan struct{} // its Gone
+	seq        uint64
 }
 
 // runner writes one device's held commands; there is none while there is nothing to do.
 type runner struct{ again bool }
 
 func newHeld(d *Delivery) *held {
-	h := &held{d: d, appender: d.cfg.Engine.NewAppender(), runners: map[device.ID]*runner{}}
+	h := &held{d: d, appender: d.cfg.Engine.NewAppender(), runners: map[device.ID]*runner{}, given: map[device.ID]given{}}
 	h.ctx, h.stop = context.WithCancel(context.Background())
 	return h
 }
@@ -91,6 +99,9 @@ func (h *held) remove(ctx context.Context, rec requests.Record) {
 }
 
 func (h *held) forget(ctx context.Context, dev device.ID) error {
+	h.mu.Lock()
+	delete(h.given, dev)
+	h.mu.Unlock()
 	return h.d.cfg.Engine.PurgeSubject(ctx, heldStream, "c."+string(dev)+".>")
 }
 
@@ -134,20 +145,55 @@ func (h *held) run(dev device.ID, r *runner) {
 
 // writeAll writes the device's held commands to its present connection, until there are no more or it is gone.
 func (h *held) writeAll(dev device.ID) error {
+	var session *mqtt.Session
 	for after := uint64(0); ; {
-		session := h.d.cfg.Sessions.Session(dev)
-		if session == nil {
+		present := h.d.cfg.Sessions.Session(dev)
+		if present == nil || ended(present) {
 			return nil // the next subscription kicks again
+		}
+		if present != session { // what the one before did not acknowledge comes first again
+			session, after = present, h.givenTo(dev, present)
 		}
 		m, ok, err := h.next(dev, after)
 		if err != nil || !ok {
 			return err
 		}
 		after = m.Seq
-		if err := h.writeOne(session, m); err != nil {
+		unacknowledged, err := h.writeOne(session, m)
+		switch {
+		case errors.Is(err, mqtt.ErrGone), errors.Is(err, mqtt.ErrNotSubscribed):
+			return nil // as above
+		case err != nil:
 			return err
+		case unacknowledged:
+			h.gave(dev, session, m.Seq)
 		}
 	}
+}
+
+func ended(s *mqtt.Session) bool {
+	select {
+	case <-s.Gone():
+		return true
+	default:
+		return false
+	}
+}
+
+func (h *held) givenTo(dev device.ID, s *mqtt.Session) uint64 {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if g := h.given[dev]; g.connection == s.Gone() {
+		return g.seq
+	}
+	delete(h.given, dev)
+	return 0
+}
+
+func (h *held) gave(dev device.ID, s *mqtt.Session, seq uint64) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.given[dev] = given{s.Gone(), seq}
 }
 
 func (h *held) next(dev device.ID, after uint64) (stream.Message, bool, error) {
@@ -156,21 +202,21 @@ func (h *held) next(dev device.ID, after uint64) (stream.Message, bool, error) {
 	return h.d.cfg.Engine.Next(ctx, heldStream, "c."+string(dev)+".>", after)
 }
 
-// writeOne writes one held command and waits for its PUBACK, its deadline, or the end of the connection. An error means
-// that it is not known what to do with it yet.
-func (h *held) writeOne(session *mqtt.Session, m stream.Message) error {
+// writeOne writes one held command and waits for its PUBACK, its deadline, or the end of the connection. unacknowledged: it
+// was written with QoS 0. An error means that it is not known what to do with it yet.
+func (h *held) writeOne(session *mqtt.Session, m stream.Message) (unacknowledged bool, err error) {
 	id := device.RequestID(m.Header.Get(idHeader))
 	claims, err := id.Claims()
 	if err != nil {
 		h.d.cfg.Log.Error("held command is not readable, removed", "sequence", m.Seq)
-		return h.delete(m.Seq)
+		return false, h.delete(m.Seq)
 	}
 	rec, claimed, err := h.claim(claims)
 	if err != nil {
-		return err
+		return false, err
 	}
 	if !claimed {
-		return h.delete(m.Seq)
+		return false, h.delete(m.Seq)
 	}
 	acked, forget := h.d.await(claims.UUID)
 	defer forget()
@@ -179,29 +225,26 @@ func (h *held) writeOne(session *mqtt.Session, m stream.Message) error {
 	if m.Header.Get(formHeader) == textForm {
 		payload = device.Payload{Text: m.Data}
 	}
-	qos, err := session.Send("", render(rec, payload, now), deadline(rec, now), func() { h.d.puback(claims) })
-	switch {
-	case errors.Is(err, mqtt.ErrBusy):
-		return err
-	case err != nil || qos == 0:
-		return nil // the next connection gets it again, until its deadline
+	qos, err := session.Send("", render(rec, payload, now), deadline(rec, now), func() { h.d.acknowledged(claims) })
+	if err != nil || qos == 0 {
+		return err == nil, err
 	}
 	expired := time.NewTimer(rec.DeliverBy.Time().Sub(now))
 	defer expired.Stop()
 	select {
 	case <-acked:
-		return h.delete(m.Seq)
+		return false, h.delete(m.Seq)
 	case <-expired.C:
-		return h.delete(m.Seq)
-	case <-session.Gone():
-		return nil
+		return false, h.delete(m.Seq)
+	case <-session.Gone(): // the next connection gets it again
+		return false, nil
 	case <-h.ctx.Done():
-		return nil
+		return false, nil
 	}
 }
 
 // claim decides between writing and cancelling: whichever is durable first. claimed is false when the command is not to
-// be written: cancelled, delivered or too late (I4).
+// be written: cancelled, too late (I4), or at the device already, which has acknowledged or answered it.
 func (h *held) claim(claims device.Claims) (rec requests.Record, claimed bool, err error) {
 	ctx, cancel := context.WithTimeout(h.ctx, storeBudget)
 	defer cancel()
@@ -209,7 +252,7 @@ func (h *held) claim(claims device.Claims) (rec requests.Record, claimed bool, e
 	seen := false
 	_, err = h.d.cfg.Records.UpdateNow(ctx, claims, func(r *requests.Record) bool {
 		seen = true
-		claimed = r.Cancelled == 0 && r.Delivered == 0 && r.Failed == 0 && now <= r.DeliverBy
+		claimed = r.Cancelled == 0 && !r.Reached() && r.Failed == 0 && now <= r.DeliverBy
 		changed := claimed && set(&r.Sent, now)
 		rec = *r
 		return changed

@@ -130,19 +130,19 @@ func (r *Record) AddRead(seq int) (isNew bool) {
 	return isNew
 }
 
-// reached reports whether the device itself has shown that it has the command.
-func (r *Record) reached() bool { return r.Delivered != 0 || r.Progress != 0 || r.Answered != 0 }
+// Reached reports whether the device itself has shown that it has the command.
+func (r *Record) Reached() bool { return r.Delivered != 0 || r.Progress != 0 || r.Answered != 0 }
 
 // State tells where the request stands at a moment, and for StateNoReply and StateExpired why.
 func (r *Record) State(now time.Time) (device.State, string) {
 	past := func(m Millis) bool { return now.UnixMilli() > int64(m) }
-	written := r.Sent != 0 || r.reached()
+	written := r.Sent != 0 || r.Reached()
 	switch {
 	case r.Answered != 0:
 		return device.StateAnswered, ""
-	case r.Cancelled != 0 && !r.reached():
+	case r.Cancelled != 0 && !r.Reached():
 		return device.StateCancelled, ""
-	case r.Failed != 0 && !r.reached():
+	case r.Failed != 0 && !r.Reached():
 		return device.StateExpired, r.Cause
 	case r.Hold && !written && past(r.DeliverBy):
 		return device.StateExpired, "the command could not be delivered before its deadline"
