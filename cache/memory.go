@@ -175,6 +175,7 @@ func (m *Memory) Take(ctx context.Context, q dispatch.Take) (dispatch.Taken, err
 		found, taken.Read = b.find(q.IDs)
 	}
 	chosen := bounded(found)
+	taken.More = len(chosen) < len(found)
 	slices.SortFunc(chosen, byOrder)
 	for _, rec := range chosen {
 		taken.Replies = append(taken.Replies, rec.reply)

@@ -165,7 +165,7 @@ func (r *Redis) Take(ctx context.Context, q dispatch.Take) (dispatch.Taken, erro
 }
 
 func readTaken(values []rueidis.RedisMessage, q dispatch.Take, ids []device.RequestID) (dispatch.Taken, error) {
-	if len(values) != 3 {
+	if len(values) != 4 {
 		return dispatch.Taken{}, errAnswer
 	}
 	records, err := values[0].ToArray()
@@ -206,7 +206,11 @@ func readTaken(values []rueidis.RedisMessage, q dispatch.Take, ids []device.Requ
 	if err != nil {
 		return dispatch.Taken{}, err
 	}
-	taken.Again = int(again)
+	more, err := values[3].AsInt64()
+	if err != nil {
+		return dispatch.Taken{}, err
+	}
+	taken.Again, taken.More = int(again), more != 0
 	return taken, nil
 }
 

@@ -2,8 +2,8 @@
 -- KEYS: unread, grace; then the seqs of each id asked for, or none for whatever is unread
 -- ARGV[3]: prefix of reply keys, ARGV[4]: prefix of seqs keys, ARGV[5]: pair, ARGV[6]: owner,
 -- ARGV[7]: grace in ms, ARGV[8]: most replies without ids, ARGV[9]: most bytes
--- Returns the records, the places of the ids that have a reply which was read and whose grace is over, and how many of
--- the records had been read before.
+-- Returns the records, the places of the ids that have a reply which was read and whose grace is over, how many of the
+-- records had been read before, and 1 where there are more than fit.
 local unread, in_grace = KEYS[1], KEYS[2]
 local replies, all_seqs, pair, owner = ARGV[3], ARGV[4], ARGV[5], ARGV[6]
 local grace, most, room = tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9])
@@ -106,9 +106,7 @@ end
 if sweeps then
   call('ZREMRANGEBYSCORE', in_grace, '-inf', now)
 end
-local more = take(fresh, mark)
+local all = take(fresh, mark)
 local first_reads = #taken
-if more then
-  take(again)
-end
-return {real, taken, read, #taken - first_reads}
+all = all and take(again)
+return {real, taken, read, #taken - first_reads, all and 0 or 1}

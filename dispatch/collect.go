@@ -23,7 +23,7 @@ type poll struct {
 	cacheErr, brokerErr   error // the outage that was met
 	takeUnknown           bool  // replies may have been taken from the cache and lost on the way
 	moved                 bool  // replies may have been moved from the queue into the cache
-	partial               bool  // not the whole queue was read
+	partial               bool  // not the whole queue was read, or not all that the cache has
 
 	found    map[device.ReplyKey]device.Reply
 	ended    map[device.RequestID]bool // the final reply is among found
@@ -102,8 +102,13 @@ func (p *poll) finish(ctx context.Context) (*poll, Replies, error) {
 	return p, replies, nil
 }
 
-// take reads this client's replies from the cache and marks them read there.
+// take reads this client's replies from the cache and marks them read there: with ids, of the requests whose final reply
+// was not found yet, so that what did not fit into one Take comes with the next.
 func (p *poll) take(ctx context.Context) {
+	ids := p.unfinished()
+	if len(p.ids) > 0 && len(ids) == 0 {
+		return
+	}
 	if !p.cacheTime.fits(1, takeNeeds) {
 		err := device.Errorf(device.CacheUnavailable, "the cache is too slow")
 		p.d.cache.failed(err)
@@ -112,13 +117,14 @@ func (p *poll) take(ctx context.Context) {
 	}
 	var taken Taken
 	err := p.d.cache.tell(ctx, &p.cacheTime, func(ctx context.Context) (err error) {
-		taken, err = p.d.cache.Take(ctx, Take{Mailbox: p.mailbox, Device: p.device, IDs: p.ids, Grace: p.d.grace})
+		taken, err = p.d.cache.Take(ctx, Take{Mailbox: p.mailbox, Device: p.device, IDs: ids, Grace: p.d.grace})
 		return err
 	})
 	if err != nil {
 		p.takeFailed(err)
 		return
 	}
+	p.partial = p.partial || taken.More
 	p.took = p.took || len(taken.Replies) > 0
 	p.fresh = p.fresh || len(taken.Replies) > taken.Again
 	for _, r := range taken.Replies {
@@ -256,6 +262,9 @@ func (p *poll) move(ctx context.Context) error {
 		p.brokerTime.pay(time.Since(start))
 	}
 	p.cacheTime.pay(cost)
+	if err != nil && waiting.Err() != nil && ctx.Err() == nil {
+		p.d.broker.missed()
+	}
 	p.drained = p.drained || err == nil
 	return err
 }
@@ -265,7 +274,7 @@ func (p *poll) unusable() error {
 	if p.cacheErr != nil {
 		return p.cacheErr
 	}
-	if _, full := p.d.cache.room.outage(); full {
+	if p.d.cache.room.turnsAway() {
 		return errNotMoved
 	}
 	return nil

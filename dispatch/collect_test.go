@@ -523,6 +523,61 @@ func TestReplies_FullCacheIsNotFilledInVain(t *testing.T) {
 	})
 }
 
+// I2: a cache that turns out not to be durable while it stores may not have the only copy.
+func TestReplies_CacheThatIsDurableNoMoreKeepsThemInTheQueue(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSystem(true, nil)
+		id := s.answered(t, alice, `1`)
+		s.cache.set(func(op string) fault {
+			if op == "put" {
+				s.cache.durable = false // its connection was lost, and this one leads to another server
+			}
+			return fault{}
+		})
+		if _, err := s.poll(bob); err != nil {
+			t.Fatal(err)
+		}
+		if n := s.broker.unread(); n != 1 {
+			t.Errorf("%d replies in the queue, want the one that was put", n)
+		}
+		s.cache.flush()
+		got, err := s.poll(alice, id)
+		wantReplies(t, got, err, `1`)
+	})
+}
+
+// I8: replies for which one answer of the cache has no room are neither gone nor out of reach.
+func TestReplies_MoreThanOneTakeReturns(t *testing.T) {
+	for name, tt := range map[string]struct{ asked, most, given int }{
+		"they fit":                     {4, 4, 4},
+		"they fit into two":            {4, 3, 4},
+		"one more than all takes give": {4, 1, 3},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := newSystem(true, nil)
+				var ids []device.RequestID
+				for range tt.asked {
+					ids = append(ids, s.answered(t, alice, `1`))
+				}
+				if _, err := s.poll(alice, ids...); err != nil { // its answer is lost
+					t.Fatal(err)
+				}
+				s.cache.most = tt.most
+				got, err := s.poll(alice, ids...)
+				if err != nil || len(got.Replies) != tt.given {
+					t.Errorf("given %d replies (%v), want %d", len(got.Replies), err, tt.given)
+				}
+				for _, r := range got.Requests {
+					if r.State != device.StateAnswered {
+						t.Errorf("a request within its grace is %s", r.State)
+					}
+				}
+			})
+		})
+	}
+}
+
 func TestReplies_LostAcknowledgementMakesADuplicateThatIsAbsorbed(t *testing.T) { // I2, F11
 	bothCaches(t, func(t *testing.T, durable bool) {
 		synctest.Test(t, func(t *testing.T) {

@@ -149,7 +149,7 @@ func (d *Dispatcher) Degraded(began time.Time) []Outage {
 	}
 	since, out := d.cache.outage(began)
 	reason := d.cache.reason()
-	if full, isFull := d.cache.room.outage(); isFull && (!out || full.Before(since)) {
+	if full, isFull := d.cache.room.outage(began); isFull && (!out || full.Before(since)) {
 		since, out, reason = full, true, "the cache is full"
 	}
 	if out {

@@ -477,6 +477,7 @@ type fakeCache struct {
 
 	mu      sync.Mutex
 	limit   int // replies with a body; 0: none
+	most    int // replies that one Take returns; 0: all
 	unsafe  bool
 	records []*cached
 }
@@ -557,6 +558,7 @@ func (c *fakeCache) Take(ctx context.Context, q dispatch.Take) (taken dispatch.T
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		c.expire()
+		var again []device.Reply
 		for _, r := range c.records {
 			if r.reply.Mailbox != q.Mailbox || r.reply.Device != q.Device {
 				continue
@@ -570,13 +572,20 @@ func (c *fakeCache) Take(ctx context.Context, q dispatch.Take) (taken dispatch.T
 					taken.Read = append(taken.Read, r.reply.Request)
 				}
 				continue
-			case r.grace.IsZero():
-				r.grace = c.clock().Add(q.Grace)
-			default:
-				taken.Again++
+			case !r.grace.IsZero():
+				again = append(again, r.reply)
+				continue
+			case c.most > 0 && len(taken.Replies) == c.most:
+				taken.More = true
+				continue
 			}
+			r.grace = c.clock().Add(q.Grace)
 			taken.Replies = append(taken.Replies, r.reply)
 		}
+		if room := c.most - len(taken.Replies); c.most > 0 && len(again) > room {
+			again, taken.More = again[:room], true
+		}
+		taken.Replies, taken.Again = append(taken.Replies, again...), len(again)
 		return nil
 	})
 	if err != nil {

@@ -143,9 +143,11 @@ func (d *dependency) tell(ctx context.Context, a *allowance, op func(context.Con
 
 func (d *dependency) call(ctx context.Context, a *allowance, op func(context.Context) error) error {
 	if d.breaker.IsOpen() {
+		d.missed()
 		return device.Errorf(d.down, "the %s does not answer", d.name)
 	}
 	if a.left <= 0 {
+		d.missed()
 		return device.Errorf(d.down, "the %s did not answer in time", d.name)
 	}
 	slow := time.AfterFunc(slowCall, d.suspect)
@@ -211,6 +213,13 @@ func (d *dependency) blame(err error) {
 		d.since = now
 	}
 	d.last, d.cause = now, err
+}
+
+// missed notes that a call had to do without the dependency, which is no failure of its own.
+func (d *dependency) missed() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.blame(d.cause)
 }
 
 // out reports whether the dependency does not answer. It is called with the lock held.
@@ -300,9 +309,11 @@ type room struct {
 	clock func() time.Time
 	log   *slog.Logger
 
-	mu          sync.Mutex
-	full        bool
-	since, last time.Time
+	mu      sync.Mutex
+	full    bool
+	since   time.Time
+	refusal time.Time // the last
+	missed  time.Time // when a call last had to do without room
 }
 
 func (r *room) refused() {
@@ -313,7 +324,7 @@ func (r *room) refused() {
 		r.full, r.since = true, now
 		r.log.Warn("cache is full", "since", now)
 	}
-	r.last = now
+	r.refusal, r.missed = now, now
 }
 
 func (r *room) stored() {
@@ -325,11 +336,26 @@ func (r *room) stored() {
 	}
 }
 
-// outage reports whether the cache was full a moment ago.
-func (r *room) outage() (since time.Time, full bool) {
+// turnsAway reports whether the cache was full a moment ago, so that a call does not try it.
+func (r *room) turnsAway() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.since, r.full && r.clock().Sub(r.last) < fullLingers
+	now := r.clock()
+	if !r.isFull(now) {
+		return false
+	}
+	r.missed = now
+	return true
+}
+
+// isFull is called with the lock held.
+func (r *room) isFull(now time.Time) bool { return r.full && now.Sub(r.refusal) < fullLingers }
+
+// outage reports whether the cache is full, or had no room for some call since began, and since when.
+func (r *room) outage(began time.Time) (since time.Time, full bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.since, r.isFull(r.clock()) || !r.missed.IsZero() && !r.missed.Before(began)
 }
 
 // jitter returns a duration within a third of d, so that many instances do not act at once.

@@ -2,6 +2,7 @@ package dispatch
 
 import (
 	"context"
+	"log/slog"
 	"strconv"
 	"testing"
 	"time"
@@ -45,6 +46,39 @@ func TestMoves_APanicFreesTheDevice(t *testing.T) {
 	if len(m.running)+len(m.next) != 0 {
 		t.Errorf("%d moves are still noted", len(m.running)+len(m.next))
 	}
+}
+
+// A call that was refused for want of time, or room, had to do without, whoever else got what it asked for meanwhile.
+func TestOutage_OfACallThatWasTurnedAway(t *testing.T) {
+	now := time.Now()
+	clock := func() time.Time { return now }
+	later := now.Add(time.Nanosecond)
+	t.Run("no time", func(t *testing.T) {
+		d := newDependency("broker", device.BrokerUnavailable, nil, Config{Clock: clock, Observer: nobody{}, Log: slog.New(slog.DiscardHandler)})
+		if err := d.call(t.Context(), &allowance{}, nil); !device.Is(err, device.BrokerUnavailable) {
+			t.Error(err)
+		}
+		if since, out := d.outage(now); !out || !since.Equal(now) {
+			t.Errorf("for that call: %t since %s", out, since)
+		}
+		if _, out := d.outage(later); out {
+			t.Error("it counts as out for calls that came later")
+		}
+	})
+	t.Run("no room", func(t *testing.T) {
+		r := room{clock: clock, log: slog.New(slog.DiscardHandler)}
+		r.refused()
+		if !r.turnsAway() {
+			t.Error("it is tried again at once")
+		}
+		r.stored()
+		if _, full := r.outage(now); !full {
+			t.Error("not full for that call")
+		}
+		if _, full := r.outage(later); full {
+			t.Error("full for calls that came later")
+		}
+	})
 }
 
 func TestPartLen_KeepsPutsSmall(t *testing.T) {

@@ -3,6 +3,7 @@ package dispatch
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"signaldevice/device"
@@ -83,6 +84,7 @@ func (d *Dispatcher) moveReplies(ctx context.Context, dev device.ID, replies []d
 		if err != nil {
 			return err
 		}
+		durable = durable && d.cache.Durable() // the put may have led to a server that is not
 		d.acknowledge(ctx, dev, d.sortOut(part, results, durable, reader), 0, brokerTime)
 		replies = replies[n:]
 	}
@@ -111,7 +113,7 @@ func (d *Dispatcher) put(ctx context.Context, replies []device.Reply, cacheTime 
 		d.cache.room.refused()
 	case err == nil && len(results) != len(replies):
 		err = errors.New("dispatch: put: the cache did not tell of every reply")
-	case err == nil:
+	case err == nil && slices.ContainsFunc(results, func(r PutResult) bool { return r == Stored || r == Unsafe }):
 		d.cache.room.stored()
 	}
 	if err != nil && !cacheFailed(err) {

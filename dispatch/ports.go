@@ -250,4 +250,5 @@ type Taken struct {
 	Replies []device.Reply     // in order of arrival
 	Read    []device.RequestID // of the ids asked for: those with a reply that was read and whose grace is over
 	Again   int                // how many of Replies had been read before; a cache that cannot tell leaves it 0
+	More    bool               // with ids: there are more replies than one Take returns
 }
