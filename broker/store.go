@@ -14,7 +14,7 @@ import (
 // How a store that takes no writes is judged.
 const (
 	storeCheck   = 500 * time.Millisecond
-	storeFailing = 5 * time.Second // a stream that answers nothing for so long does not serve
+	storeFailing = 5 * time.Second // a stream whose writes find no answer for so long does not serve
 	storeRoom    = 8 << 20         // bytes that must fit on the disk before opening the store anew is worth while
 	storeFiles   = 64              // files that must be to be had then
 )

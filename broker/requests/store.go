@@ -227,17 +227,18 @@ func (s *Store) change(e *entry, change func(*Record) bool) {
 	}
 }
 
-// UpdateNow adds facts and returns once they are durable. changed tells whether change found something to add; it runs
-// once, so that it may decide between two writers, for example between cancelling and sending.
+// UpdateNow adds facts and returns once all facts of the record are durable, also those that change found there: an
+// earlier call may have failed to write them. changed tells whether change found something to add; it runs once, so that
+// it may decide between two writers, for example between cancelling and sending.
 func (s *Store) UpdateNow(ctx context.Context, c device.Claims, change func(*Record) bool) (changed bool, err error) {
 	var done chan error
 	_, err = s.with(ctx, c, func(e *entry) {
 		if changed = change(&e.record); changed {
 			e.version++
-			done = s.await(e)
-			s.write(e)
 			s.changed(e)
 		}
+		done = s.await(e)
+		s.write(e)
 	})
 	if done != nil {
 		err = receive(ctx, done)

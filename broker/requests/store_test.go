@@ -2,6 +2,8 @@ package requests
 
 import (
 	"bytes"
+	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"reflect"
@@ -243,6 +245,94 @@ func TestStore_DroppedRecordsStayDropped(t *testing.T) {
 	if n, err := s.cfg.Engine.Count(t.Context(), streamName); n != 0 || err != nil {
 		t.Errorf("%d records, %v", n, err)
 	}
+}
+
+// I9: a call that finds its fact in memory does not answer before the fact is on disk: the call that added it may have
+// failed to get it there.
+func TestStore_RepeatedUpdateNowIsDurableToo(t *testing.T) {
+	given := func(t *testing.T) (*Store, device.Claims) {
+		s := openIn(t, t.TempDir(), nil)
+		t.Cleanup(s.closeAll)
+		r, c := newRecord(t, time.Now())
+		create(t, s, r)
+		return s, c
+	}
+	stored := func(t *testing.T, s *Store, c device.Claims) (Record, stream.Message) {
+		t.Helper()
+		m, ok, err := s.cfg.Engine.Newest(t.Context(), streamName, subjectOf(c, "*"))
+		if !ok || err != nil {
+			t.Fatal(ok, err)
+		}
+		r, _, ok := s.parse(m)
+		if !ok {
+			t.Fatal("not readable")
+		}
+		return r, m
+	}
+	cancel := func(r *Record) (changed bool) {
+		changed = r.Cancelled == 0
+		r.Cancelled = 1
+		return changed
+	}
+
+	t.Run("the write stalls", func(t *testing.T) {
+		s, c := given(t)
+		stalled, goOn := make(chan uint64), make(chan struct{})
+		if err := s.appender.TryAppend(&stream.Append{
+			Subject: "r.busy", Done: func(seq uint64, _ error) { stalled <- seq; <-goOn },
+		}); err != nil {
+			t.Fatal(err)
+		}
+		before := <-stalled
+		impatient, giveUp := context.WithCancel(t.Context())
+		giveUp()
+		for call := range 3 {
+			if changed, err := s.UpdateNow(impatient, c, cancel); changed != (call == 0) || !errors.Is(err, context.Canceled) {
+				t.Errorf("call %d: %v, %v", call, changed, err)
+			}
+		}
+		close(goOn)
+		for range 3 {
+			if changed, err := s.UpdateNow(t.Context(), c, cancel); changed || err != nil {
+				t.Fatal(changed, err)
+			}
+			if r, m := stored(t, s, c); r.Cancelled != 1 || m.Seq != before+1 {
+				t.Fatalf("cancelled %d, written %d times", r.Cancelled, m.Seq-before)
+			}
+		}
+	})
+	t.Run("the write fails", func(t *testing.T) {
+		s, c := given(t)
+		js := s.cfg.Engine.JetStream()
+		info, err := js.Stream(t.Context(), streamName)
+		if err != nil {
+			t.Fatal(err)
+		}
+		good := info.CachedInfo().Config
+		bad := good
+		bad.MaxMsgSize = 1
+		if _, err := js.UpdateStream(t.Context(), bad); err != nil {
+			t.Fatal(err)
+		}
+		for call := range 3 {
+			if changed, err := s.UpdateNow(t.Context(), c, cancel); changed != (call == 0) || err == nil {
+				t.Errorf("call %d: %v, %v", call, changed, err)
+			}
+		}
+		if r, _ := stored(t, s, c); r.Cancelled != 0 {
+			t.Fatal("the write did not fail")
+		}
+		if _, err := js.UpdateStream(t.Context(), good); err != nil {
+			t.Fatal(err)
+		}
+		until(t, "the repeated call succeeds", func() bool { // one more write may have been refused before
+			_, err := s.UpdateNow(t.Context(), c, cancel)
+			return err == nil
+		})
+		if r, _ := stored(t, s, c); r.Cancelled != 1 {
+			t.Error("the fact is not stored")
+		}
+	})
 }
 
 // One record that cannot be read stands in nobody's way.

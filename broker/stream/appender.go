@@ -69,7 +69,8 @@ type Appender struct {
 	closing chan struct{}
 	done    chan struct{}
 
-	failingSince atomic.Int64 // Unix nanoseconds; 0: the last write was answered
+	unanswered time.Time    // when a write was first not answered; zero: the last one was. Of the appender's goroutine
+	failing    atomic.Int64 // nanoseconds from then to the latest write that was not answered
 }
 
 // NewAppender starts an appender. Its stream must allow atomic publish. Close ends it.
@@ -310,10 +311,15 @@ func (a *Appender) single(m *Append) (uint64, error) {
 // answered notes whether the stream answers. A refusal is an answer; a stream that cannot write gives none.
 func (a *Appender) answered(seq uint64, err error) (uint64, error) {
 	if _, refused := errors.AsType[*APIError](err); err == nil || refused {
-		a.failingSince.Store(0)
-	} else {
-		a.failingSince.CompareAndSwap(0, time.Now().UnixNano())
+		a.unanswered = time.Time{}
+		a.failing.Store(0)
+		return seq, err
 	}
+	now := time.Now()
+	if a.unanswered.IsZero() {
+		a.unanswered = now
+	}
+	a.failing.Store(int64(now.Sub(a.unanswered)))
 	return seq, err
 }
 

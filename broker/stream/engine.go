@@ -180,15 +180,15 @@ func (e *Engine) Broken() error {
 	return errors.New(health.Errors[0].Error)
 }
 
-// Failing tells for how long some stream has not answered what was to be written to it; 0: all do.
+// Failing tells for how long some stream has not answered what was to be written to it: the time between the first and
+// the latest write in a row that had no answer. 0: all answer, or one write alone had none, which a short stall of the
+// disk does. It grows with further writes only, so a stream shows as dead to those who try again.
 func (e *Engine) Failing() time.Duration {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	var longest time.Duration
 	for _, a := range e.appenders {
-		if since := a.failingSince.Load(); since != 0 {
-			longest = max(longest, time.Since(time.Unix(0, since)))
-		}
+		longest = max(longest, time.Duration(a.failing.Load()))
 	}
 	return longest
 }

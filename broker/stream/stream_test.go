@@ -655,6 +655,7 @@ func BenchmarkDelete(b *testing.B) {
 	}
 }
 
+// One write without an answer does not make a stream that fails; several in a row do, until the next answer.
 func TestEngine_Failing(t *testing.T) {
 	e := newEngine(t)
 	a := newAppender(t, e)
@@ -667,11 +668,17 @@ func TestEngine_Failing(t *testing.T) {
 	if err := e.JetStream().DeleteStream(t.Context(), name); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := a.Do(t.Context(), stream.Append{Subject: "t.a"}); err == nil {
-		t.Fatal("stored nowhere")
-	}
-	if e.Failing() == 0 {
-		t.Error("not failing without its stream")
+	for try := range 3 {
+		if _, err := a.Do(t.Context(), stream.Append{Subject: "t.a"}); err == nil {
+			t.Fatal("stored nowhere")
+		}
+		d := e.Failing()
+		if (d > 0) != (try > 0) {
+			t.Errorf("failing for %v after %d writes without an answer", d, try+1)
+		}
+		if later := e.Failing(); later != d {
+			t.Errorf("%v have become %v without a write", d, later)
+		}
 	}
 	anew(t, e)
 	if _, err := a.Do(t.Context(), stream.Append{Subject: "t.a"}); err != nil {
