@@ -772,6 +772,35 @@ func TestReplies_HangingDependencies(t *testing.T) { // I7, F2, F4
 	}
 }
 
+// Waiting for the work of others does not come on top of one's own: alice asks for the record of what the cache has, and
+// just as her time ends bob reads the queue.
+func TestReplies_HangingBrokerUnderTwoPolls(t *testing.T) { // I7, F2
+	bothCaches(t, func(t *testing.T, durable bool) {
+		synctest.Test(t, func(t *testing.T) {
+			s := newSystem(durable, nil)
+			bobs := s.send(t, bob, cam)
+			ids := []device.RequestID{s.answered(t, alice, `1`), s.send(t, alice, cam)}
+			got, err := s.poll(alice, ids...) // the first is in the cache now
+			wantReplies(t, got, err, `1`)
+			s.broker.always(fault{hang: true})
+			done := make(chan time.Duration)
+			poll := func(c dispatch.Caller, ids ...device.RequestID) {
+				start := time.Now()
+				_, _ = s.poll(c, ids...)
+				done <- time.Since(start)
+			}
+			go poll(alice, ids...)
+			time.Sleep(1400 * time.Millisecond)
+			go poll(bob, bobs)
+			for range 2 {
+				if took := <-done; took > 1750*time.Millisecond {
+					t.Errorf("a poll took %v", took)
+				}
+			}
+		})
+	})
+}
+
 func TestReplies_SlowCache(t *testing.T) { // I7, F8
 	for _, latency := range []time.Duration{5, 50, 80, 100, 125, 160, 200, 245} {
 		latency *= time.Millisecond

@@ -2,9 +2,11 @@ package dispatch
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"strconv"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"signaldevice/device"
@@ -45,6 +47,83 @@ func TestMoves_APanicFreesTheDevice(t *testing.T) {
 	}
 	if len(m.running)+len(m.next) != 0 {
 		t.Errorf("%d moves are still noted", len(m.running)+len(m.next))
+	}
+}
+
+// A call waits for the move ahead no longer than it has time. Those who were to share its own move still get one.
+func TestMoves_WaitingIsBounded(t *testing.T) { // I7
+	synctest.Test(t, func(t *testing.T) {
+		var m moves
+		release := make(chan struct{})
+		go func() {
+			_, _ = m.do(t.Context(), "cam", func() (time.Duration, error) { <-release; return 0, nil })
+		}()
+		synctest.Wait()
+		short, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		led := make(chan error)
+		go func() {
+			_, err := m.do(short, "cam", func() (time.Duration, error) { t.Error("moved beside another"); return 0, nil })
+			led <- err
+		}()
+		synctest.Wait()
+		shared := make(chan error)
+		moved := 0
+		for range 2 {
+			go func() {
+				_, err := m.do(t.Context(), "cam", func() (time.Duration, error) { moved++; return 0, nil })
+				shared <- err
+			}()
+		}
+		start := time.Now()
+		if err := <-led; !device.Is(err, device.BrokerUnavailable) || time.Since(start) != time.Second {
+			t.Errorf("the call with a second left: %v after %s", err, time.Since(start))
+		}
+		synctest.Wait()
+		close(release)
+		for range 2 {
+			if err := <-shared; err != nil {
+				t.Error(err)
+			}
+		}
+		if moved != 1 {
+			t.Errorf("%d moves for the two that had time, want 1", moved)
+		}
+		if len(m.running)+len(m.next) != 0 {
+			t.Errorf("%d moves are still noted", len(m.running)+len(m.next))
+		}
+	})
+}
+
+// A call does not go where the one ahead met an outage; it does where that one only had too little time.
+func TestMoves_OnlyAnOutageIsPassedOn(t *testing.T) {
+	down := device.Errorf(device.CacheUnavailable, "down")
+	tests := map[string]struct{ first, second error }{
+		"the cache is out":        {down, down},
+		"the first had no time":   {errNotMoved, nil},
+		"the broker refused it":   {device.Errorf(device.Forbidden, "no"), nil},
+		"nothing was wrong there": {nil, nil},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var m moves
+				release, second := make(chan struct{}), make(chan error)
+				go func() {
+					_, _ = m.do(t.Context(), "cam", func() (time.Duration, error) { <-release; return 0, tt.first })
+				}()
+				synctest.Wait()
+				go func() {
+					_, err := m.do(t.Context(), "cam", func() (time.Duration, error) { return 0, nil })
+					second <- err
+				}()
+				synctest.Wait()
+				close(release)
+				if err := <-second; !errors.Is(err, tt.second) {
+					t.Errorf("the second: %v, want %v", err, tt.second)
+				}
+			})
+		})
 	}
 }
 

@@ -20,12 +20,15 @@ const (
 var errNotMoved = errors.New("dispatch: move: the queue was not moved into the cache as a whole")
 
 // cacheFailed tells whether moving a queue failed on the cache's side. Reading the queue never has an unknown outcome.
-func cacheFailed(err error) bool {
+func cacheFailed(err error) bool { return cacheOut(err) || errors.Is(err, errNotMoved) }
+
+// cacheOut tells whether another call would have failed as well.
+func cacheOut(err error) bool {
 	switch device.KindOf(err) {
 	case device.CacheFull, device.CacheUnavailable, device.OutcomeUnknown:
 		return true
 	}
-	return errors.Is(err, errNotMoved)
+	return false
 }
 
 // readGrace is the grace for acknowledging what a client has read. Without a grace the broker is still told that it was

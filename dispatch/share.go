@@ -2,6 +2,7 @@ package dispatch
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"time"
 
@@ -24,17 +25,34 @@ type sharedMove struct {
 	cost time.Duration // of the cache's work
 }
 
+// errGaveUp: the time of the call that was to run the move was over before the move ahead had ended.
+var errGaveUp = errors.New("dispatch: move: gave up waiting")
+
 // do returns once a move of the device's queue that began after this call has ended, with what came of it. It runs the
-// move itself, or waits for another call that does; ctx bounds waiting for that one.
+// move itself, or waits for another call that does; ctx bounds all waiting for others.
 func (m *moves) do(ctx context.Context, dev device.ID, run func() (cacheCost time.Duration, err error)) (time.Duration, error) {
-	mine, ahead, lead := m.enter(dev)
-	if !lead {
-		return mine.wait(ctx)
+	for {
+		mine, ahead, lead := m.enter(dev)
+		if lead {
+			return m.lead(ctx, dev, mine, ahead, run)
+		}
+		if err := mine.wait(ctx); err != nil {
+			return 0, err
+		}
+		if !errors.Is(mine.err, errGaveUp) {
+			return mine.cost, mine.err
+		}
 	}
+}
+
+func (m *moves) lead(ctx context.Context, dev device.ID, mine, ahead *sharedMove, run func() (time.Duration, error)) (time.Duration, error) {
 	defer m.leave(dev, mine)
 	if ahead != nil {
-		<-ahead.done // bounded by the allowances of the call that runs it
-		if cacheFailed(ahead.err) {
+		if err := ahead.wait(ctx); err != nil {
+			mine.err = errGaveUp // those who share it may have time left
+			return 0, err
+		}
+		if cacheOut(ahead.err) {
 			mine.err = ahead.err // it would meet the same, and its time would be lost
 			return 0, mine.err
 		}
@@ -44,12 +62,12 @@ func (m *moves) do(ctx context.Context, dev device.ID, run func() (cacheCost tim
 	return mine.cost, mine.err
 }
 
-func (s *sharedMove) wait(ctx context.Context) (time.Duration, error) {
+func (s *sharedMove) wait(ctx context.Context) error {
 	select {
 	case <-s.done:
-		return s.cost, s.err
+		return nil
 	case <-ctx.Done():
-		return 0, device.Wrap(device.BrokerUnavailable, ctx.Err(), "the broker did not answer in time")
+		return device.Wrap(device.BrokerUnavailable, ctx.Err(), "the broker did not answer in time")
 	}
 }
 
@@ -72,14 +90,19 @@ func (m *moves) enter(dev device.ID) (mine, ahead *sharedMove, lead bool) {
 	return mine, ahead, true
 }
 
-// leave ends a move and lets the next one run.
+// leave ends a move and lets the next one run. A move that was given up may still be the next one.
 func (m *moves) leave(dev device.ID, mine *sharedMove) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if next := m.next[dev]; next != nil {
-		m.running[dev] = next
+	next := m.next[dev]
+	if next != nil {
 		delete(m.next, dev)
-	} else {
+	}
+	switch {
+	case next == mine:
+	case next != nil:
+		m.running[dev] = next
+	default:
 		delete(m.running, dev)
 	}
 	close(mine.done)
