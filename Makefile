@@ -11,7 +11,7 @@ UNIT_PACKAGES = $$(go list ./... | grep -v '/e2e')
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-setup: ## Install what the tests need and this machine lacks (Redis, mosquitto, haproxy, MQTT.js)
+setup: ## Install what the tests need and this machine lacks (Redis, Valkey, mosquitto, haproxy, MQTT.js)
 	@scripts/setup
 
 build: ## Build bin/signal-device

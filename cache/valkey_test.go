@@ -2,16 +2,24 @@ package cache_test
 
 import (
 	"os/exec"
+	"path/filepath"
 	"testing"
 
 	"signaldevice/testserver/child"
 )
 
-// Valkey is as good as Redis. Few systems have a package of it: this is skipped, and says so, where there is none.
+// Valkey is as good as Redis. It is found on the PATH, or where `make setup` unpacks it. Some systems have no package of
+// it: then this is skipped, and says so.
 func TestValkey(t *testing.T) {
 	path, err := exec.LookPath("valkey-server")
 	if err != nil {
-		t.Skip("no valkey-server on the PATH: not tested with Valkey")
+		path, err = exec.LookPath("../bin/valkey/usr/bin/valkey-server")
+	}
+	if err != nil {
+		t.Skip("there is no valkey-server here: not tested with Valkey")
+	}
+	if path, err = filepath.Abs(path); err != nil {
+		t.Fatal(err)
 	}
 	t.Setenv(child.RedisPathVariable, path)
 	for _, test := range []struct {
