@@ -247,9 +247,9 @@ func (p *poll) move(ctx context.Context) error {
 		return err
 	}
 	p.moved = true
-	start, led := time.Now(), false
 	waiting, cancel := context.WithTimeout(ctx, p.brokerTime.left)
 	defer cancel()
+	start, led := time.Now(), false
 	cost, err := p.d.moves.do(waiting, p.device, func() (time.Duration, error) {
 		led = true
 		p.brokerTime.pay(time.Since(start)) // for the move ahead

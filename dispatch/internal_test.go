@@ -95,6 +95,39 @@ func TestMoves_WaitingIsBounded(t *testing.T) { // I7
 	})
 }
 
+// A move whose time is up in the middle is no failure of those who share it.
+func TestMoves_GivenUpInTheMiddle(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var m moves
+		down := device.Errorf(device.BrokerUnavailable, "the broker did not answer in time")
+		short, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		release := make(chan struct{})
+		go func() {
+			_, _ = m.do(t.Context(), "cam", func() (time.Duration, error) { <-release; return 0, nil })
+		}()
+		synctest.Wait()
+		led, shared := make(chan error), make(chan error)
+		go func() {
+			_, err := m.do(short, "cam", func() (time.Duration, error) { time.Sleep(time.Second); return 0, down })
+			led <- err
+		}()
+		synctest.Wait()
+		go func() {
+			_, err := m.do(t.Context(), "cam", func() (time.Duration, error) { return 0, nil })
+			shared <- err
+		}()
+		synctest.Wait()
+		close(release)
+		if err := <-led; !errors.Is(err, down) {
+			t.Errorf("whose time was up: %v", err)
+		}
+		if err := <-shared; err != nil {
+			t.Errorf("who has time left: %v", err)
+		}
+	})
+}
+
 // A call does not go where the one ahead met an outage; it does where that one only had too little time.
 func TestMoves_OnlyAnOutageIsPassedOn(t *testing.T) {
 	down := device.Errorf(device.CacheUnavailable, "down")

@@ -25,7 +25,8 @@ type sharedMove struct {
 	cost time.Duration // of the cache's work
 }
 
-// errGaveUp: the time of the call that was to run the move was over before the move ahead had ended.
+// errGaveUp: the time of the call that was to run the move was over before the move was. Those who share it may have time
+// left.
 var errGaveUp = errors.New("dispatch: move: gave up waiting")
 
 // do returns once a move of the device's queue that began after this call has ended, with what came of it. It runs the
@@ -49,7 +50,7 @@ func (m *moves) lead(ctx context.Context, dev device.ID, mine, ahead *sharedMove
 	defer m.leave(dev, mine)
 	if ahead != nil {
 		if err := ahead.wait(ctx); err != nil {
-			mine.err = errGaveUp // those who share it may have time left
+			mine.err = errGaveUp
 			return 0, err
 		}
 		if cacheOut(ahead.err) {
@@ -58,8 +59,17 @@ func (m *moves) lead(ctx context.Context, dev device.ID, mine, ahead *sharedMove
 		}
 	}
 	mine.err = errNotMoved // what those who share are told if run panics
-	mine.cost, mine.err = run()
-	return mine.cost, mine.err
+	cost, err := run()
+	if mine.cost, mine.err = cost, err; err != nil && !cacheFailed(err) && over(ctx) {
+		mine.err = errGaveUp // in the middle
+	}
+	return cost, err
+}
+
+// over reports whether ctx has ended, or is about to: its timer may be late.
+func over(ctx context.Context) bool {
+	deadline, bounded := ctx.Deadline()
+	return ctx.Err() != nil || bounded && !time.Now().Before(deadline)
 }
 
 func (s *sharedMove) wait(ctx context.Context) error {
