@@ -3,7 +3,9 @@ package faults
 import (
 	"fmt"
 	"io"
+	"maps"
 	"runtime"
+	"slices"
 	"strings"
 	"time"
 )
@@ -76,21 +78,43 @@ func (r *Report) replyTable() string {
 	row("of these, read by their client", v.Read)
 	row("of these, in a cache that a fault emptied (F7, F9)", v.Emptied)
 	row("**lost**: with a PUBACK, and never readable", v.Count(lost))
-	row("**misdelivered**: given to another client, or a command at another device", v.Count(foreign)+v.Count(misdelivered))
+	row("**misdelivered**: given to another client, or a command at another device, or twice", v.Count(foreign)+v.Count(misdelivered)+v.Count(twice))
 	row("**doubled**: one reply with two bodies, or with one that no camera published", v.Count(doubled)+v.Count(invented))
 	row("**late**: commands after their deadline", v.Count(overdue))
 	row("\"no reply\" told of a reply with a PUBACK", v.Count(untrue))
-	row("requests without an end, or without a cause", v.Count(unfinished))
+	row("requests without an end, without a cause, or without a reply although nothing was broken", v.Count(unfinished)+v.Count(unanswered))
 	row("answers that the table of fallbacks does not allow", v.Count(wrongAnswer)+v.Count(cutCall))
+	row(fmt.Sprintf("answers, of calls that do not wait, after more than %s", slowest), v.Count(slow))
 	row("histories that no order explains", v.Count(inexplicable))
-	row("faults without recovery, processes that grew, cameras not cut", v.Count(noRecovery)+v.Count(grown)+v.Count(lingering))
-	row("given again within the grace or after a crash, with the same body", v.Repeated)
+	row("faults without recovery, processes that grew or ended by themselves, cameras not cut", v.Count(noRecovery)+v.Count(grown)+v.Count(died)+v.Count(lingering))
+	row(fmt.Sprintf("faults after which all was well only more than %s later", wellWithin), r.lingered())
+	row("histories that were judged", v.Histories)
+	row("requests that came when too many had a history, and have none", v.Unfollowed)
+	row("replies asked for again when their grace was over, and no fault had touched them", v.AfterGrace)
+	row("given again, with the same body", v.Repeated)
+	for _, state := range slices.Sorted(maps.Keys(v.States)) {
+		row("requests that ended as "+state, v.States[state])
+	}
 	row("times during which answers said that something was missing", v.Hitches)
 	row("exchanges that were due and not begun, because too many were under way", r.notBegun)
 	if !v.OK() {
 		fmt.Fprintf(&b, "\nBroken promises:\n\n```\n%s```\n", r.Summary())
 	}
 	return b.String()
+}
+
+// wellWithin is how soon after a fault all has to be well again. On a machine that is busy with the harness, too, it is told
+// and not judged; never is judged.
+const wellWithin = 2 * time.Second
+
+// lingered counts the faults after which it took longer, but for those with a time of their own.
+func (r *Report) lingered() (n int) {
+	for _, f := range r.journal.faults {
+		if f.fault.within == 0 && f.recovered > wellWithin {
+			n++
+		}
+	}
+	return n
 }
 
 // faultTable tells how each fault went.

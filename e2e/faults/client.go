@@ -18,12 +18,13 @@ import (
 
 // The kinds of calls, as the journal names them.
 const (
-	opSend  = "send"
-	opPoll  = "poll" // does not wait
-	opWait  = "wait" // a poll or a send that waits
-	opState = "state"
-	opMe    = "me"
-	opStaff = "staff" // registers and revokes
+	opSend   = "send"
+	opPoll   = "poll" // does not wait
+	opWait   = "wait" // a poll or a send that waits
+	opState  = "state"
+	opMe     = "me"
+	opHealth = "health" // whether the API is alive, and ready
+	opStaff  = "staff"  // registers and revokes
 )
 
 const (

@@ -8,9 +8,11 @@
 // A journal outside of the system notes what was sent, delivered, acknowledged to a camera and read, with a hash of each
 // body. After the faults the rest is drained through the API, as each client, and an oracle compares: what a camera has a
 // PUBACK for was read by its own client and by nobody else, with one body (I1, I2, I3, I9); no command came to another
-// device or after its deadline (I4); every accepted request ended in a reply or in a true cause (I5, I8); and each answer
-// was one that the table of fallbacks allows (I7). Each reply also has a history, of its put and of what clients were
-// told, which porcupine judges: some order of its steps must explain it (slotModel).
+// device, twice or after its deadline (I4); every accepted request ended in a reply or in a true cause (I5, I8); and each
+// answer was one that the table of fallbacks allows, in its time (I7). Each reply also has a history, of its put and of
+// what clients were told, which porcupine judges: some order of its steps must explain it (slotModel). What no fault has
+// touched is asked for again when its grace is over, and must not come; what was cached before an outage of the broker must
+// come during it.
 //
 // All processes run on one machine. For F14 the program is built with a clock that can be set, by an overlay over package
 // time, and Redis gets one by a preloaded library; the simulated cameras' clocks are wrong by two hours in every run. A run

@@ -31,12 +31,31 @@ func mountSmall(ctx context.Context, dir string, bytes int64) (unmount func(), e
 	}, nil
 }
 
-// fillDisk leaves no room on the disk of the broker, for as long as it lasts.
+// fillDisk leaves no room on the disk of the broker for half of the time, lets it recover, and does it again: then the
+// broker is killed while there is no room, so that what has a PUBACK is what is on the disk.
 func fillDisk(ctx context.Context, r *run, d time.Duration) (string, error) {
+	first, err := r.holdDisk(ctx, d/2, func() {})
+	if err != nil {
+		return "", err
+	}
+	took, amiss := r.recovery(ctx, reopenWithin, true)
+	if took < 0 {
+		r.violation(noRecovery, "the disk had room and the system was not well %s later: %s", reopenWithin, amiss)
+	}
+	second, err := r.holdDisk(ctx, d/2, func() { r.killed(); r.broker.Kill() })
+	if err != nil {
+		return "", err
+	}
+	return fmt.Sprintf("%d PUBACKs meanwhile, well after %s; then %d, and a kill", first, recovered(took), second), r.broker.Restart()
+}
+
+// holdDisk leaves no room on the disk of the broker for some time, does something in the end, and makes room. It returns how
+// many PUBACKs came meanwhile.
+func (r *run) holdDisk(ctx context.Context, d time.Duration, end func()) (pubacks int, err error) {
 	ballast := filepath.Join(r.dir, "broker", "ballast")
 	f, err := os.Create(ballast)
 	if err != nil {
-		return "", err
+		return 0, err
 	}
 	defer func() { _ = os.Remove(ballast) }() // the file system goes, too
 	piece := make([]byte, 4<<10)
@@ -53,11 +72,11 @@ func fillDisk(ctx context.Context, r *run, d time.Duration) (string, error) {
 	before := r.pubacks()
 	for until := time.Now().Add(d); time.Now().Before(until) && ctx.Err() == nil; hold(ctx, probeEvery) {
 		if err := refill(); err != nil { // what the broker removes is taken as well
-			return "", errors.Join(err, f.Close())
+			return 0, errors.Join(err, f.Close())
 		}
 	}
-	note := fmt.Sprintf("%d PUBACKs meanwhile", r.pubacks()-before)
-	return note, errors.Join(f.Close(), os.Remove(ballast))
+	end()
+	return r.pubacks() - before, errors.Join(f.Close(), os.Remove(ballast))
 }
 
 // pubacks returns how many replies have their PUBACK.

@@ -47,7 +47,7 @@ func TestRun_EveryPromiseIsKept(t *testing.T) {
 	for _, one := range []struct {
 		id string
 		d  time.Duration
-	}{{"F1", long}, {"F3", long}, {"F4", short}, {"F5", long}, {"F7", short}, {"F9", short}, {"F10", short}, {"F11", short}, {"F13", short}, {"F15", short}} {
+	}{{"F1", long}, {"F3", long}, {"F4", short}, {"F5", long}, {"F7", short}, {"F9", short}, {"F10", short}, {"F10b", short}, {"F11", short}, {"F13", short}, {"F15", short}} {
 		f, err := Find(one.id)
 		if err != nil {
 			t.Fatal(err)
@@ -60,6 +60,9 @@ func TestRun_EveryPromiseIsKept(t *testing.T) {
 	}
 	if v := report.Verdict; v.Histories < v.Acked*9/10 {
 		t.Errorf("%d histories of %d replies", v.Histories, v.Acked)
+	}
+	if report.Verdict.AfterGrace == 0 {
+		t.Error("no reply was asked for again after its grace")
 	}
 	if rows := report.Rows(); len(rows) != len(steps) {
 		t.Errorf("%d faults in the report, want %d", len(rows), len(steps))

@@ -8,9 +8,9 @@ import (
 	"time"
 )
 
-// maxFollowed bounds how many requests have a history: all of a run of 15 minutes at 200 exchanges a second. Those that
-// come after so many have none; the oracle judges them all the same.
-const maxFollowed = 200_000
+// maxFollowed bounds how many requests have a history: more than a run of half an hour at 200 exchanges a second has.
+// Those that come after so many have none, and the report says how many they were.
+const maxFollowed = 400_000
 
 // place is where a client's replies from one device are.
 type place struct{ client, device string }
@@ -43,11 +43,12 @@ const (
 type history struct {
 	mu       sync.Mutex
 	requests map[string][]glimpse
+	without  map[string]bool  // requests that came after so many
 	blind    map[place][]span // calls that asked for no request by its id, and of which nobody knows what they did
 }
 
 func newHistory() *history {
-	return &history{requests: map[string][]glimpse{}, blind: map[place][]span{}}
+	return &history{requests: map[string][]glimpse{}, without: map[string]bool{}, blind: map[place][]span{}}
 }
 
 // saw notes a poll, or a send that waited, with its answer. ids are the requests that it asked for; got is empty where
@@ -103,7 +104,9 @@ func (h *history) tell(id string) string {
 func (h *history) add(id string, g glimpse) {
 	if _, followed := h.requests[id]; followed || len(h.requests) < maxFollowed {
 		h.requests[id] = append(h.requests[id], g)
+		return
 	}
+	h.without[id] = true
 }
 
 // claim says what a state tells of the replies that did not come with it. "answered" says that there is one which was

@@ -20,9 +20,10 @@ const (
 func (v *Verdict) judgeHistories(j *journal) {
 	j.history.mu.Lock()
 	defer j.history.mu.Unlock()
-	model, hitches := slotModel(), j.hitches()
+	v.Unfollowed = len(j.history.without)
+	model, broken := slotModel(), j.broken()
 	for s := range j.followed() {
-		steps := j.steps(s, hitches)
+		steps := j.steps(s, broken)
 		if len(steps) == 0 {
 			continue
 		}
@@ -56,7 +57,7 @@ func (j *journal) followed() map[slot]bool {
 
 // steps returns the history of one slot; none where it is not known who sent the request. Of calls with a lost answer it
 // has only the first: it allows whatever the others do.
-func (j *journal) steps(s slot, hitches []span) (steps []step) {
+func (j *journal) steps(s slot, broken []span) (steps []step) {
 	owner := j.owner(s.request)
 	if owner == "" {
 		return nil
@@ -92,7 +93,7 @@ func (j *journal) steps(s slot, hitches []span) (steps []step) {
 	if !lost.IsZero() {
 		steps = append(steps, step{kind: getLost, client: owner, span: span{from: lost}})
 	}
-	return append(steps, j.disturbances(s, hitches, made.made, firstRead)...)
+	return append(steps, j.disturbances(s, broken, made.made, firstRead)...)
 }
 
 func later(a, b time.Time) time.Time {
@@ -102,19 +103,25 @@ func later(a, b time.Time) time.Time {
 	return b
 }
 
+// broken returns when a fault, its end or a hitch may have had an effect.
+func (j *journal) broken() []span {
+	list := j.hitches()
+	for _, f := range j.faults {
+		list = append(list, span{f.from, f.until()})
+	}
+	return list
+}
+
 // disturbances returns the faults, hitches and losses of the cache that can touch a slot which was put then and first read
 // then; zero: never.
-func (j *journal) disturbances(s slot, hitches []span, from, firstRead time.Time) (steps []step) {
+func (j *journal) disturbances(s slot, broken []span, from, firstRead time.Time) (steps []step) {
 	soon := firstRead.Add(ackTail)
 	disturbed := func(at span) {
 		if at.to.After(from) && (firstRead.IsZero() || at.from.Before(soon)) {
 			steps = append(steps, step{kind: disturb, span: at})
 		}
 	}
-	for _, f := range j.faults {
-		disturbed(span{f.from, f.until()})
-	}
-	for _, at := range hitches {
+	for _, at := range broken {
 		disturbed(at)
 	}
 	for _, at := range j.emptied {

@@ -110,7 +110,10 @@ type journal struct {
 	kills     []time.Time
 	samples   []sample
 	history   *history
-	records   int // of requests that the broker keeps at most; 0: all of a run
+	own       map[string]bool // devices of our own cameras, whose replies are known by their PUBACK only
+
+	afterGrace int // replies that were asked for again when they had to be gone
+	records    int // of requests that the broker keeps at most; 0: all of a run
 }
 
 // faultSpan is one fault of the run.
@@ -130,6 +133,7 @@ func newJournal() *journal {
 		replies:  map[slot]published{},
 		read:     map[slot][]reading{},
 		dropped:  map[slot]bool{},
+		own:      map[string]bool{},
 		history:  newHistory(),
 	}
 }
@@ -181,6 +185,14 @@ func (j *journal) unread(client, device string) []string {
 		}
 	}
 	return ids
+}
+
+// device returns the device that a request is for; "" where nobody sent it.
+func (j *journal) device(request string) string {
+	if a, ok := j.accepted[request]; ok {
+		return a.device
+	}
+	return j.attempts[j.nonces[request]].device
 }
 
 // owner returns the client whose request this is, also where the service has not told that it accepted it; "" where

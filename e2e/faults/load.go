@@ -33,6 +33,7 @@ type load struct {
 	inFlight atomic.Int64
 	notBegun atomic.Int64
 	finished atomic.Int64
+	waiting  atomic.Int64 // slow exchanges whose client waits at the first API
 	running  sync.WaitGroup
 }
 
@@ -224,7 +225,10 @@ func (l *load) slowExchange(ctx context.Context, n int) {
 	if !x.send(ctx) {
 		return
 	}
-	if got, ok := l.s.http.poll(ctx, 0, x.who, x.device, []string{x.id}, pollWait); ok && got.final(x.id) {
+	l.waiting.Add(1)
+	got, ok := l.s.http.poll(ctx, 0, x.who, x.device, []string{x.id}, pollWait)
+	l.waiting.Add(-1)
+	if ok && got.final(x.id) {
 		return
 	}
 	x.awaitFinal(ctx)

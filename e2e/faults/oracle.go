@@ -19,12 +19,16 @@ const (
 	overdue      = "after its deadline"   // a command came too late (I4)
 	untrue       = "false no reply"       // "no reply" told of a request whose reply had its PUBACK (I8)
 	unfinished   = "without an end"       // an accepted request that ended in nothing (I5)
+	unanswered   = "without its answer"   // an accepted request that ended without a reply though nothing was broken
+	twice        = "sent twice"           // one command that came to its camera as two requests
 	wrongAnswer  = "wrong answer"         // an answer that the table of fallbacks does not allow (I7)
+	slow         = "too slow"             // an answer, of a call that does not wait, after its time (I7)
 	cutCall      = "cut while under way"  // a call that an orderly stop did not answer
 	noRecovery   = "no recovery"          // a fault was over and the system did not come back
 	lingering    = "not cut off"          // somebody who had to be disconnected was not
 	inexplicable = "no order explains it" // a history of a slot that is not linearizable (I1, I2, I3, I8)
 	grown        = "grown"                // a process holds more than it needs
+	died         = "ended by itself"      // a process that nobody had told to
 	strange      = "harness out of order" // the harness itself could not do what it should
 )
 
@@ -34,6 +38,13 @@ const noRecord = "request_not_found"
 // deliveryTolerance is between the broker's write and the moment at which a camera's process on a busy machine looks at
 // its clock.
 const deliveryTolerance = 500 * time.Millisecond
+
+// wholeExchange is how long an exchange takes at most on a busy machine where nothing is broken.
+const wholeExchange = 3 * time.Second
+
+// slowest is when a call that does not wait is answered at the latest: 2 s (I7), and what a machine that also makes the
+// load may take to bring the answer.
+const slowest = 3 * time.Second
 
 // settling is how long after a fault's begin, and before its end, answers may still be those of the other time.
 const settling = 2 * time.Second
@@ -55,6 +66,8 @@ type Verdict struct {
 	Emptied    int // of those, lost in a cache that was emptied by intent
 	Repeated   int // replies that were given again, with the same body
 	Histories  int // of slots, whose steps an order explains or not
+	Unfollowed int // requests without a history, because too many have one
+	AfterGrace int // replies that were asked for again when they had to be gone
 	Hitches    int // times during which answers said that something was missing
 	States     map[string]int
 	Violations []Violation
@@ -88,6 +101,7 @@ func judge(j *journal) *Verdict {
 	v.judgeAnswers(j)
 	v.judgeHistories(j)
 	v.Hitches = len(j.hitches())
+	v.AfterGrace = j.afterGrace
 	slices.SortStableFunc(v.Violations, func(a, b Violation) int { return a.At.Compare(b.At) })
 	return v
 }
@@ -123,14 +137,19 @@ func (v *Verdict) judgeReadings(j *journal) {
 				v.add(doubled, r.at, "%s was given with two bodies", s)
 			}
 		}
-		if p, known := j.replies[s]; known && readings[0].hash != p.hash {
+		if p, known := j.replies[s]; readings[0].hash != p.hash && (known || !j.own[j.device(s.request)]) {
 			v.add(invented, readings[0].at, "%s was given with a body that its camera did not publish", s)
 		}
 	}
 }
 
 func (v *Verdict) judgeDeliveries(j *journal) {
+	requests := map[string]string{} // by nonce
 	for _, d := range j.delivered {
+		if first, again := requests[d.nonce]; again && first != d.request {
+			v.add(twice, d.at, "one command of %q came to %s as %s and as %s", j.attempts[d.nonce].client, d.device, first, d.request)
+		}
+		requests[d.nonce] = d.request
 		sent, known := j.attempts[d.nonce]
 		if !known || sent.device != d.device {
 			v.add(misdelivered, d.at, "%s for device %q came to %s", d.request, sent.device, d.device)
@@ -156,6 +175,7 @@ func (v *Verdict) judgeStates(j *journal) {
 	acked := finalAck(j)
 	ended := map[string]bool{}
 	dropped := recordsMayBeDropped(j)
+	broken := j.broken()
 	for _, t := range j.told {
 		at, has := acked[t.request]
 		if (t.state == "no_reply" || t.state == "expired") && has && at.Before(t.asked) {
@@ -170,8 +190,11 @@ func (v *Verdict) judgeStates(j *journal) {
 			continue
 		}
 		switch t.state {
-		case "answered", "cancelled":
+		case "answered":
 		case "no_reply", "expired":
+			if at := j.accepted[t.request].at; !j.later[t.request] && !touched(broken, span{at, at.Add(wholeExchange)}) {
+				v.add(unanswered, at, "%s was accepted while nothing was broken, and ended as %s: %s", t.request, t.state, t.cause)
+			}
 			if t.cause == "" {
 				v.add(unfinished, t.asked, "%s ended in %s without a cause", t.request, t.state)
 			}
@@ -188,6 +211,9 @@ func (v *Verdict) judgeStates(j *journal) {
 		}
 	}
 }
+
+// touched reports whether one of the spans has a moment in common with another.
+func touched(spans []span, by span) bool { return slices.ContainsFunc(spans, by.touches) }
 
 // recordsMayBeDropped returns a moment: the records of the requests before it may have made room for newer ones. Records go
 // in the order of their last changes, so only half of the number that is kept is sure to be of the newest requests.
@@ -211,13 +237,16 @@ func (v *Verdict) judgeAnswers(j *journal) {
 			v.judgeSilence(j, a, call)
 			continue
 		}
+		if a.op != opWait && a.took > slowest {
+			v.add(slow, a.began, "%s at API %d took %s", a.op, a.api, a.took.Round(time.Millisecond))
+		}
 		if wrong := wrongAtAnyTime(a); wrong != "" {
 			v.add(wrongAnswer, a.began, "%s at API %d: %s", a.op, a.api, wrong)
 			continue
 		}
 		for _, f := range j.faults {
 			inside := a.began.After(f.from.Add(settling)) && call.to.Before(f.to.Add(-settling/4))
-			if f.fault.allows == nil || !inside {
+			if f.fault.allows == nil || a.op == opHealth || !inside {
 				continue
 			}
 			if wrong := f.fault.allows(a); wrong != "" {
@@ -252,8 +281,18 @@ func wrongAtAnyTime(a answer) string {
 		return "503 without Retry-After"
 	case a.status == 503 && !strings.Contains("broker_unavailable cache_unavailable cache_full unavailable outcome_unknown", cmp.Or(a.code, "none")):
 		return "503 " + a.code
+	case a.status/100 == 4 && !strings.Contains(refusals[a.op], cmp.Or(a.code, "none")):
+		return fmt.Sprintf("%d %s", a.status, a.code)
 	}
 	return ""
+}
+
+// refusals are what a good call may be refused for, by what it does: a camera that a fault has cut off, replies that nobody
+// could read meanwhile, a record that made room for newer ones.
+var refusals = map[string]string{
+	opSend:  "device_offline too_many_unread",
+	opWait:  "device_offline too_many_unread", // a send that waits
+	opState: noRecord,
 }
 
 // latencies returns how long the answered calls without wait took that began in the span, in order.

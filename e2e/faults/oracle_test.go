@@ -29,6 +29,15 @@ func TestJudge_EveryBreachIsSeen(t *testing.T) {
 	outageFrom := func(delay time.Duration, orderly bool) *outage {
 		return &outage{orderly: orderly, span: span{down.began.Add(delay), down.began.Add(time.Hour)}}
 	}
+	broken := func(j *journal, after time.Duration) {
+		from := j.accepted["r1"].at.Add(after)
+		j.faults = []faultSpan{{fault: &Fault{}, span: span{from, from}}}
+	}
+	expire := func(j *journal, cause string) {
+		delete(j.replies, s)
+		delete(j.read, s)
+		j.told[0].state, j.told[0].cause = "expired", cause
+	}
 	cases := map[string]struct {
 		change func(j *journal)
 		want   []string
@@ -58,7 +67,7 @@ func TestJudge_EveryBreachIsSeen(t *testing.T) {
 		}, nil},
 		"never ended": {func(j *journal) { j.told[0].state = "delivered" }, []string{unfinished}},
 		"its deadlines are still to come": {func(j *journal) {
-			delete(j.replies, s)
+			expire(j, "")
 			j.told[0].state, j.later["r1"] = "delivered", true
 		}, nil},
 		"answered, and its deadlines are still to come": {func(j *journal) {
@@ -71,9 +80,24 @@ func TestJudge_EveryBreachIsSeen(t *testing.T) {
 		}, nil},
 		"the record of the newest request is not there": {func(j *journal) { j.told[0].state, j.records = noRecord, 2 }, []string{unfinished}},
 
-		"no state at all":           {func(j *journal) { j.told = nil }, []string{unfinished}},
-		"expired without a cause":   {func(j *journal) { delete(j.replies, s); j.told[0].state = "expired" }, []string{unfinished}},
-		"expired with a cause":      {func(j *journal) { delete(j.replies, s); j.told[0].state, j.told[0].cause = "expired", "so" }, nil},
+		"no state at all":          {func(j *journal) { j.told = nil }, []string{unfinished}},
+		"expired without a cause":  {func(j *journal) { broken(j, 0); expire(j, "") }, []string{unfinished}},
+		"expired with a cause":     {func(j *journal) { broken(j, 0); expire(j, "so") }, nil},
+		"expired, nothing broken":  {func(j *journal) { expire(j, "so") }, []string{unanswered}},
+		"broken soon after":        {func(j *journal) { broken(j, wholeExchange); expire(j, "so") }, nil},
+		"broken long after":        {func(j *journal) { broken(j, wholeExchange+2*time.Millisecond); expire(j, "so") }, []string{unanswered}},
+		"as two requests":          {func(j *journal) { j.delivered = append(j.delivered, j.delivered[0]); j.delivered[1].request = "r2" }, []string{twice}},
+		"one request, twice":       {func(j *journal) { j.delivered = append(j.delivered, j.delivered[0]) }, nil},
+		"a reply that nobody made": {func(j *journal) { j.read[slot{"r1", 1}] = []reading{{"alice", "h2", time.Time{}}} }, []string{invented}},
+		"one of our own cameras": {func(j *journal) {
+			j.own["cam-1"] = true
+			j.read[slot{"r1", 1}] = []reading{{"alice", "h2", time.Time{}}}
+		}, nil},
+		"in time":                   {func(j *journal) { j.answers[0].took = slowest }, nil},
+		"too late":                  {func(j *journal) { j.answers[0].took = slowest + 1 }, []string{slow}},
+		"a wait takes longer":       {func(j *journal) { j.answers[0].op, j.answers[0].took = opWait, slowest+1 }, nil},
+		"a camera is away":          {func(j *journal) { j.answers[0].status, j.answers[0].code = 409, "device_offline" }, nil},
+		"no such device":            {func(j *journal) { j.answers[0].status, j.answers[0].code = 404, "device_not_found" }, []string{wrongAnswer}},
 		"an internal error":         {func(j *journal) { j.answers[0].status = 500 }, []string{wrongAnswer}},
 		"503 without Retry-After":   {func(j *journal) { j.answers[0].status, j.answers[0].code = 503, "unavailable" }, []string{wrongAnswer}},
 		"503 for no known reason":   {func(j *journal) { j.answers[0].status, j.answers[0].retryAfter = 503, true }, []string{wrongAnswer}},
@@ -126,6 +150,8 @@ func TestJudge_AFaultSaysWhatItAllows(t *testing.T) {
 		"F3: a send is accepted":                {"F3", answer{op: opSend, status: 202, degraded: "cache"}, 5 * time.Second, false},
 		"F3: a send is refused":                 {"F3", refused, 5 * time.Second, true},
 		"F5: an empty 200":                      {"F5", answer{op: opPoll, status: 200}, 5 * time.Second, true},
+		"F12: the API that was killed":          {"F12", refused, 5 * time.Second, false},
+		"F12: the other one":                    {"F12", answer{api: 1, op: opSend, status: 503, code: "unavailable", retryAfter: true}, 5 * time.Second, true},
 		"F5: a sign of life":                    {"F5", answer{op: opMe, status: 200}, 5 * time.Second, false},
 	}
 	for name, c := range cases {

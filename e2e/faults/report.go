@@ -65,7 +65,7 @@ func (r *Report) Summary() string {
 	v := r.Verdict
 	text := fmt.Sprintf("%d commands tried, %d requests accepted, %d commands at cameras; %d replies have their PUBACK, %d of them were read, %d were lost with an emptied cache\n",
 		v.Sent, v.Accepted, v.Delivered, v.Acked, v.Read, v.Emptied)
-	text += fmt.Sprintf("replies given again with the same body: %d; histories judged: %d; ends: %v; exchanges not begun: %d\n", v.Repeated, v.Histories, v.States, r.notBegun)
+	text += fmt.Sprintf("replies given again with the same body: %d; histories judged: %d; asked for again after their grace: %d; ends: %v; exchanges not begun: %d\n", v.Repeated, v.Histories, v.AfterGrace, v.States, r.notBegun)
 	if v.OK() {
 		return text + "every promise was kept\n"
 	}

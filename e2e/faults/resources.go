@@ -161,7 +161,7 @@ func (r *Report) Trends() []Trend {
 					t.Highest = max(t.Highest, q.of(held))
 				}
 			}
-			if len(at) < 2 {
+			if len(at) < 2 || len(at) < len(samples)/2 {
 				continue
 			}
 			var offset float64

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -188,15 +189,18 @@ func contestFaults() []*Fault {
 // killAll leaves cameras the time to answer what they have received.
 func killAll(ctx context.Context, r *run, d time.Duration) (string, error) {
 	const between = 500 * time.Millisecond
-	for i, a := range r.apis {
+	apis := slices.Compact(slices.Clone(r.apis[:])) // a bridge is both
+	for i := range r.apis {
 		defer r.away(i, false)()
+	}
+	for _, a := range apis {
 		a.Kill()
 	}
 	hold(ctx, between)
 	r.broker.Kill()
 	hold(ctx, d)
 	err := r.broker.Restart()
-	for _, a := range r.apis {
+	for _, a := range apis {
 		err = errors.Join(err, a.Restart())
 	}
 	return "", err
@@ -208,10 +212,16 @@ type Contest struct {
 	Fault     *Fault
 	Acked     int // replies with a PUBACK
 	Lost      int // of those, never readable by their client
+	Wrong     int // replies given to another client, or with another body
 	Answered  int // calls that do not wait, during the fault
 	Refused   int // of those, 503
 	Silent    int // calls without an answer
 	Recovered time.Duration
+}
+
+// OK reports whether this program kept what it promises; the others have promised nothing.
+func (c Contest) OK() bool {
+	return c.Contender != contenders[0].name || c.Lost == 0 && c.Wrong == 0 && c.Recovered >= 0
 }
 
 // Compare lets every contender go through the faults of a contest, each in a system of its own, under the same load, so
@@ -297,7 +307,9 @@ func (r *run) contend(ctx context.Context, c contender, f *Fault, each time.Dura
 	defer r.journal.mu.Unlock()
 	v := &Verdict{}
 	v.judgeReplies(r.journal)
+	v.judgeReadings(r.journal)
 	result := Contest{Contender: c.name, Fault: f, Acked: v.Acked, Lost: v.Count(lost), Recovered: took}
+	result.Wrong = len(v.Violations) - result.Lost
 	for _, a := range r.journal.answers {
 		if a.op == opWait || a.began.Before(at.from) || !a.began.Before(at.to) {
 			continue

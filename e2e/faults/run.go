@@ -23,6 +23,7 @@ const (
 	drainWorkers   = 8
 	maxPollIDs     = 100
 	settleWithin   = 15 * time.Second // in the end, until the cameras have their PUBACKs, and until a client can read
+	calmAfter      = 6 * time.Second  // load after the last fault: no fault disturbs what is read then
 )
 
 // Step is one fault of a run.
@@ -107,10 +108,13 @@ func (r *run) run(ctx context.Context) (*Report, error) {
 	}
 	r.out.line("%d cameras, %d clients, %g exchanges a second", foreignCameras+ownCameras, clientCount, r.cfg.Rate)
 
-	if took, amiss := r.recovery(ctx, startWithin); took < 0 { // a first exchange at each API, so that its pools are there
+	if took, amiss := r.recovery(ctx, startWithin, false); took < 0 { // a first exchange at each API, so that its pools are there
 		return nil, fmt.Errorf("the system does not work: %s", amiss)
 	}
 	before := r.resources(ctx)
+	if len(before) <= apiCount {
+		r.violation(strange, "only %d processes tell what they hold", len(before))
+	}
 	loading, stopLoad := context.WithCancel(ctx)
 	var loop sync.WaitGroup
 	loop.Go(func() { r.sampleResources(loading) })
@@ -119,6 +123,7 @@ func (r *run) run(ctx context.Context) (*Report, error) {
 	err := r.steps(ctx)
 	stopLoad()
 	loop.Wait()
+	loaded := time.Now()
 	if err != nil {
 		r.load.wait()
 		return nil, err
@@ -129,7 +134,7 @@ func (r *run) run(ctx context.Context) (*Report, error) {
 	if err := r.drain(ctx); err != nil {
 		return nil, err
 	}
-	if err := r.reread(ctx); err != nil {
+	if err := r.reread(ctx, loaded); err != nil {
 		return nil, err
 	}
 	if err := r.askStates(ctx); err != nil {
@@ -178,6 +183,7 @@ func (r *run) startCameras(ctx context.Context, running *sync.WaitGroup) error {
 		}
 		readies = append(readies, cam.Ready())
 		r.load.own = append(r.load.own, registered.ID)
+		r.journal.note(func(j *journal) { j.own[registered.ID] = true })
 		running.Go(func() {
 			if err := cam.Run(ctx); err != nil {
 				r.violation(strange, "a simulated camera ended: %v", err)
@@ -246,28 +252,32 @@ func (r *run) steps(ctx context.Context) error {
 		}
 		f := step.Fault
 		r.out.line("%d of %d: %s %s, for %s", n+1, len(r.cfg.Steps), f.ID, f.Name, step.For)
+		ask := r.askDuring(ctx, f)
 		at := faultSpan{fault: f, span: span{from: time.Now()}}
+		var asking sync.WaitGroup
+		asking.Go(func() { hold(ctx, step.For/2); ask() })
 		note, err := f.make(ctx, r, step.For)
+		asking.Wait()
 		at.to, at.note = time.Now(), note
 		if err != nil {
 			return fmt.Errorf("%s: %w", f.ID, err)
 		}
 		var amiss string
 		within := cmp.Or(f.within, recoverWithin)
-		at.recovered, amiss = r.recovery(ctx, within)
+		at.recovered, amiss = r.recovery(ctx, within, f.mayEnd)
 		r.journal.note(func(j *journal) { j.faults = append(j.faults, at) })
 		if at.recovered < 0 {
 			r.violation(noRecovery, "%s was over and the system was not well %s later: %s", f.ID, within, amiss)
 		}
 		r.out.line("   well again after %s %s", recovered(at.recovered), note)
 	}
-	hold(ctx, time.Second+r.cfg.Soak)
+	hold(ctx, calmAfter+r.cfg.Soak)
 	return ctx.Err()
 }
 
 // recovery waits until each API misses nothing and makes a whole exchange, and returns how long that took; negative:
 // it did not, and what was amiss.
-func (r *run) recovery(ctx context.Context, within time.Duration) (time.Duration, string) {
+func (r *run) recovery(ctx context.Context, within time.Duration, mayEnd bool) (time.Duration, string) {
 	began := time.Now()
 	for i := range r.apis {
 		for {
@@ -278,7 +288,7 @@ func (r *run) recovery(ctx context.Context, within time.Duration) (time.Duration
 			if time.Since(began) > within || ctx.Err() != nil {
 				return -1, amiss
 			}
-			r.supervise()
+			r.supervise(mayEnd)
 			hold(ctx, probeEvery)
 		}
 	}
@@ -286,10 +296,13 @@ func (r *run) recovery(ctx context.Context, within time.Duration) (time.Duration
 }
 
 // supervise starts a broker again that has ended by itself: it does so where only a new start helps.
-func (r *run) supervise() {
+func (r *run) supervise(mayEnd bool) {
 	select {
 	case <-r.broker.Done():
 		r.out.line("   the broker ended, and is started again")
+		if !mayEnd {
+			r.violation(died, "the broker, where no file and no disk was wanting")
+		}
 		if err := r.broker.Restart(); err != nil {
 			r.violation(noRecovery, "the broker ended by itself: %v", err)
 		}

@@ -3,6 +3,7 @@ package faults
 import (
 	"fmt"
 	"io"
+	"slices"
 	"time"
 )
 
@@ -15,7 +16,13 @@ func recordsOfSoak(rate float64) int { return max(leastRecords, int(rate*fillWit
 
 // judgeTrends adds to the verdict what is not flat.
 func (r *Report) judgeTrends() {
-	for _, t := range r.Trends() {
+	trends := r.Trends()
+	for _, name := range r.processes() {
+		if !slices.ContainsFunc(trends, func(t Trend) bool { return t.Process == name }) {
+			r.Verdict.add(strange, r.Began, "%s did not tell what it holds", name)
+		}
+	}
+	for _, t := range trends {
 		if !t.Flat {
 			r.Verdict.add(grown, r.Began.Add(r.Took), "%s: %s rose from %.0f to %.0f", t.Process, t.What, t.First, t.Last)
 		}

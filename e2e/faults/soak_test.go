@@ -7,6 +7,15 @@ import (
 	"time"
 )
 
+// TestSoak_WhatIsNotKnownIsNotFlat: a process that did not tell what it holds has not passed.
+func TestSoak_WhatIsNotKnownIsNotFlat(t *testing.T) {
+	r := &Report{Verdict: &Verdict{}, journal: newJournal()}
+	r.judgeTrends()
+	if r.Verdict.Count(strange) != len(r.processes()) {
+		t.Errorf("found %v", r.Verdict.Violations)
+	}
+}
+
 // TestSoak_WhatGrowsIsSeen: what rises once everything is full breaks a promise, and the report says so.
 func TestSoak_WhatGrowsIsSeen(t *testing.T) {
 	const samples = 300
@@ -24,7 +33,10 @@ func TestSoak_WhatGrowsIsSeen(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			r := &Report{Began: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC), Took: 2 * samples * time.Second, Config: Config{Rate: 100}, Verdict: &Verdict{}, journal: newJournal()}
 			for n := range samples {
-				held := map[string]resources{brokerName: {goroutines: 100, files: 30, heap: c.heap(n) * (1 << 20)}}
+				held := map[string]resources{}
+				for _, name := range r.processes() {
+					held[name] = resources{goroutines: 100, files: 30, heap: c.heap(n) * (1 << 20)}
+				}
 				r.journal.samples = append(r.journal.samples, sample{r.Began.Add(time.Duration(n) * sampleEvery), held})
 			}
 			r.judgeTrends()

@@ -145,6 +145,9 @@ func (o options) runAll(ctx context.Context, out io.Writer, command string) (kep
 			return false, err
 		}
 	}
+	for _, c := range contests {
+		kept = kept && c.OK()
+	}
 	return kept, errors.Join(
 		write(o.html, func(w io.Writer) error { return faults.WriteHTML(w, reports) }),
 		o.writeChaos(reports, command),
