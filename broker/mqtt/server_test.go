@@ -481,6 +481,65 @@ func TestEvents_FailedOneCutsTheConnection(t *testing.T) {
 	await(t, first.Gone)
 }
 
+// I1, MQTT-4.6.0-2: a small event that would fit is not taken behind one that was dropped or refused. Those before it are
+// acknowledged, and then the device has to connect anew.
+func TestEvents_NothingIsTakenBehindOneThatWasNot(t *testing.T) {
+	const topic = "$devices/cam-1/events"
+	big := strings.Repeat("x", 200<<10)
+	tests := map[string]func(h *house, w *wire) (taken []mqtt.Event){
+		"dropped for its size": func(h *house, w *wire) (taken []mqtt.Event) {
+			for id := uint16(1); id <= 5; id++ { // 1,000 KiB of the 1,024 that may be unacknowledged
+				w.write(publish(id, topic, big, 1))
+				taken = append(taken, await(h.t, h.events))
+			}
+			taken[0].Parked()
+			w.write(publish(6, topic, big, 1))
+			return taken
+		},
+		"refused": func(h *house, w *wire) []mqtt.Event {
+			w.write(publish(1, topic, "waits", 1))
+			first := await(h.t, h.events)
+			first.Parked()
+			w.write(publish(6, topic, big, 1))
+			await(h.t, h.events).Done(errors.New("the queue is full"))
+			return []mqtt.Event{first}
+		},
+		"refused while the next one waits for room": func(h *house, w *wire) (taken []mqtt.Event) {
+			for id := uint16(1); id <= 5; id++ {
+				w.write(publish(id, topic, big, 1))
+				taken = append(taken, await(h.t, h.events))
+			}
+			w.write(publish(6, topic, big, 1))
+			taken[4].Done(errors.New("the queue is full"))
+			return taken[:4]
+		},
+	}
+	for name, lose := range tests {
+		t.Run(name, func(t *testing.T) {
+			h := newHouse(t, nil)
+			w := h.enter(h.register("cam-1"), "c")
+			taken := lose(h, w)
+			w.write(publish(7, topic, "small", 1))
+			w.write(publish(0, topic, "small, QoS 0", 0))
+			w.write(frame(0xc0)) // PINGREQ: its answer shows that both have been looked at
+			w.expect(13)
+			if len(h.events) != 0 {
+				t.Error("a later event was taken")
+			}
+			for i, e := range taken {
+				e.Done(nil)
+				if got := w.expect(4).id(); got != uint16(i+1) {
+					t.Errorf("PUBACK of %d, want %d", got, i+1)
+				}
+			}
+			if p, err := w.read(); err == nil {
+				t.Errorf("packet of type %d came, want the connection's end", p.kind())
+			}
+			w.expectEnd()
+		})
+	}
+}
+
 func TestEvents_PayloadAtTheLimit(t *testing.T) {
 	h := newHouse(t, nil)
 	w := h.enter(h.register("cam-1"), "c")

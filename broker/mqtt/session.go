@@ -48,12 +48,12 @@ type Session struct {
 	inflight map[uint16]func() // commands by packet id: called at the device's PUBACK
 
 	ackMu    sync.Mutex
-	room     *sync.Cond // more room for events, stalled, or gone
+	room     *sync.Cond // more room for events, stalled, overflow, or gone
 	unacked  []*owed    // in packet order
 	bytes    int
 	acking   bool
 	stalled  bool // an event waits for room in the queue, so that waiting for its PUBACK has no end in sight
-	overflow bool // an event was dropped unacknowledged: the device has to connect anew to send it again
+	overflow bool // an event was dropped or refused: no more are taken, the device has to connect anew to send them
 }
 
 // owed is an event whose PUBACK is still owed.
@@ -203,14 +203,15 @@ func (s *Session) unsubscribe(filter string) {
 
 // event hands an event on and owes its PUBACK. While events are being stored, a full window makes the device wait by
 // TCP's own means. While they cannot be stored it must not: the acknowledgements of commands come through the same
-// connection. Then the event is dropped, unacknowledged, and the device keeps it.
+// connection. Then the event is dropped, unacknowledged, and the device keeps it. So is every later one, even if it would
+// fit: a final reply that is stored before an earlier one of its request turns that one away when it comes again (I1).
 func (s *Session) event(e Event, qos byte, id uint16) {
 	o := &owed{id: id, qos: qos, size: len(e.Payload)}
 	s.ackMu.Lock()
-	for s.full(o) && !s.stalled && !s.ended() {
+	for s.full(o) && !s.stalled && !s.overflow && !s.ended() {
 		s.room.Wait()
 	}
-	if s.ended() || s.full(o) {
+	if s.ended() || s.overflow || s.full(o) {
 		s.overflow = true
 		s.ackMu.Unlock()
 		return
@@ -248,6 +249,10 @@ func (s *Session) settle(o *owed, err error) {
 	s.ackMu.Lock()
 	defer s.ackMu.Unlock()
 	o.done, o.error = true, err
+	if err != nil && o.qos > 0 { // the connection is cut once those before it are acknowledged
+		s.overflow = true
+		s.room.Broadcast()
+	}
 	if !s.acking {
 		s.acking = true
 		go s.writeAcks()
