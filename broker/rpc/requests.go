@@ -68,6 +68,9 @@ func readSend(in *brokerv1.SendRequest) (delivery.Command, error) {
 		CachedUnread:      f.requestIDs("cached_unread", in.CachedUnread, maxCached),
 		CachedUnreadBytes: in.CachedUnreadBytes,
 	}
+	if c.DeliverWithin > c.ReplyWithin { // the answer to a late delivery could be older than the retention
+		f.add("deliver_within", "must not be longer than reply_within")
+	}
 	f.size("client", len(in.Client), 1, maxClient)
 	f.size("command", len(in.Command), 1, maxCommand)
 	f.size("idempotency_key", len(in.IdempotencyKey), 0, maxKey)

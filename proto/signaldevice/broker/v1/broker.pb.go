@@ -115,7 +115,8 @@ type SendRequest struct {
 	//	*SendRequest_JsonArgs
 	//	*SendRequest_Text
 	Payload isSendRequest_Payload `protobuf_oneof:"payload"`
-	// How long the command may wait before it is written to the device: 1 s to 30 days.
+	// How long the command may wait before it is written to the device: 1 s to 30 days. Must not be longer than
+	// reply_within.
 	DeliverWithin *durationpb.Duration `protobuf:"bytes,7,opt,name=deliver_within,json=deliverWithin,proto3" json:"deliver_within,omitempty"`
 	// How long the device may take to answer, from now: 1 s to 30 days.
 	ReplyWithin *durationpb.Duration `protobuf:"bytes,8,opt,name=reply_within,json=replyWithin,proto3" json:"reply_within,omitempty"`
