@@ -103,7 +103,8 @@ func (d *Delivery) Close() { d.held.close() }
 // repeated tells that the idempotency key stood for an earlier request, which is returned as it is now.
 //
 // Errors: DeviceNotFound; DeviceOffline, at once; TooManyUnread; PayloadTooLarge; IdempotencyReused; BrokerUnavailable,
-// nothing was recorded; OutcomeUnknown, the record may have been written, and nothing has been sent.
+// nothing was recorded, or the command could not be held and its record says so; OutcomeUnknown, the record may have been
+// written, and nothing has been sent.
 func (d *Delivery) Send(ctx context.Context, c Command) (rec requests.Record, repeated bool, err error) {
 	labels, ok := d.cfg.Devices.Labels(c.Device)
 	if !ok || !labels.Match(c.Labels) {
@@ -218,11 +219,22 @@ func (d *Delivery) first(ctx context.Context, c Command, rec requests.Record) (r
 	return rec, false, err
 }
 
+// record writes the record. Where that fails it may still be written later, and must then tell that nothing was sent; but
+// with an idempotency key a repeated call drives the request on.
 func (d *Delivery) record(ctx context.Context, rec requests.Record) error {
-	if err := d.cfg.Records.Create(ctx, rec); err != nil {
-		return device.Wrap(device.OutcomeUnknown, err, "it is not known whether the request was recorded; nothing has been sent")
+	claims, err := rec.ID.Claims()
+	if err != nil {
+		return err
 	}
-	return nil
+	err = d.cfg.Records.Create(ctx, rec)
+	if err == nil || device.Is(err, device.BrokerUnavailable) {
+		return err
+	}
+	err = device.Wrap(device.OutcomeUnknown, err, "it is not known whether the request was recorded; nothing has been sent")
+	if rec.Key == "" {
+		return d.fail(ctx, claims, "the request was not recorded in time, and nothing was sent", err)
+	}
+	return err
 }
 
 // deliver writes or holds a command whose record is durable, and returns the record as it then is.
@@ -235,7 +247,12 @@ func (d *Delivery) deliver(ctx context.Context, c Command, rec requests.Record) 
 	defer forget()
 	wait := c.WaitDelivered
 	if rec.Hold {
-		if err := d.held.store(ctx, rec, c.Payload); err != nil {
+		err := d.held.store(ctx, rec, c.Payload)
+		switch {
+		case err != nil && stream.NotStored(err) && rec.Key == "": // with a key a repeated call stores it
+			return requests.Record{}, d.fail(ctx, claims, "the command could not be stored to wait for its device",
+				device.Wrap(device.BrokerUnavailable, err, "the command could not be held; nothing has been sent"))
+		case err != nil:
 			return requests.Record{}, device.Wrap(device.OutcomeUnknown, err, "it is not known whether the command is held")
 		}
 		if d.cfg.Sessions.Session(rec.Device) == nil {

@@ -360,6 +360,63 @@ func TestSend_OfflineIsRefusedAtOnceAndNothingIsRecorded(t *testing.T) {
 	}
 }
 
+// only returns the one record that there is, once it is durable.
+func (f *fleet) only() (rec requests.Record) {
+	f.t.Helper()
+	f.until("there is one record", func() bool {
+		records, _, err := f.records.List(f.t.Context(), requests.Filter{Mailbox: alice}, 100, "")
+		if err != nil || len(records) > 1 {
+			f.t.Fatalf("%d records, %v", len(records), err)
+		}
+		if len(records) == 1 {
+			rec = records[0]
+		}
+		return len(records) == 1
+	})
+	return rec
+}
+
+// I5: a request whose record came too late for its call was not sent, and says so.
+func TestSend_RecordedTooLateIsNotSent(t *testing.T) {
+	for name, cmd := range map[string]delivery.Command{"at once": command(), "held": hold()} {
+		t.Run(name, func(t *testing.T) {
+			f := newFleet(t)
+			c := f.connect(1)
+			ctx, cancel := context.WithCancel(t.Context())
+			cancel()
+			if _, _, err := f.delivery.Send(ctx, cmd); !device.Is(err, device.OutcomeUnknown) {
+				t.Fatalf("error is %v", err)
+			}
+			rec := f.only()
+			for _, later := range []time.Duration{0, time.Minute} {
+				f.advance(later)
+				if state, cause := rec.State(f.now()); state != device.StateExpired || !strings.Contains(cause, "not recorded in time") {
+					t.Errorf("after %v it is %s: %s", later, state, cause)
+				}
+			}
+			if len(c.commands) != 0 {
+				t.Error("it was sent")
+			}
+		})
+	}
+}
+
+func TestSend_RefusedWhileTooManyRecordsWait(t *testing.T) {
+	f := newFleet(t)
+	f.records.Close() // nothing more is written
+	refused := error(nil)
+	for range 10_000 {
+		now := f.now()
+		rec := requests.Record{ID: f.ring.Mint(now, alice, camera, now), Device: camera}
+		if refused = f.records.Create(t.Context(), rec); device.Is(refused, device.BrokerUnavailable) {
+			break
+		}
+	}
+	if _, _, err := f.delivery.Send(t.Context(), hold()); !device.Is(err, device.BrokerUnavailable) || err.Error() != refused.Error() {
+		t.Errorf("error is %v, want %v", err, refused)
+	}
+}
+
 func TestSend_TextGetsItsRequestID(t *testing.T) {
 	f := newFleet(t)
 	c := f.connect(0)
@@ -655,6 +712,57 @@ func TestHold_NotWrittenAfterItsDeadline(t *testing.T) {
 	if s := f.state(late.ID); s != device.StateExpired {
 		t.Errorf("the late command is %s", s)
 	}
+}
+
+// I5: what cannot be held is not told as held. With an idempotency key the same call again holds it.
+func TestHold_NoRoom(t *testing.T) {
+	for name, key := range map[string]string{"without a key": "", "with a key": "key-1"} {
+		t.Run(name, func(t *testing.T) {
+			f := newFleet(t)
+			room := f.roomForHeld(1)
+			cmd := hold()
+			cmd.Key = key
+			_, _, err := f.delivery.Send(t.Context(), cmd)
+			f.roomForHeld(room)
+			if key != "" {
+				if !device.Is(err, device.OutcomeUnknown) {
+					t.Errorf("error is %v", err)
+				}
+				rec := f.send(cmd)
+				if _, body := f.next(f.connect(1)); body["request_id"] != string(rec.ID) {
+					t.Errorf("%v came, want %s", body, rec.ID)
+				}
+				return
+			}
+			if !device.Is(err, device.BrokerUnavailable) {
+				t.Errorf("error is %v", err)
+			}
+			rec := f.only()
+			if state, cause := rec.State(f.now()); state != device.StateExpired || !strings.Contains(cause, "could not be stored") {
+				t.Errorf("it is %s: %s", state, cause)
+			}
+			good := f.send(hold())
+			if _, body := f.next(f.connect(1)); body["request_id"] != string(good.ID) {
+				t.Errorf("%v came, want %s", body, good.ID)
+			}
+		})
+	}
+}
+
+// roomForHeld sets how many bytes of held commands are stored, and returns how many were.
+func (f *fleet) roomForHeld(bytes int64) (before int64) {
+	f.t.Helper()
+	js := f.engine.JetStream()
+	held, err := js.Stream(f.t.Context(), "HELD")
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	cfg := held.CachedInfo().Config
+	before, cfg.MaxBytes = cfg.MaxBytes, bytes
+	if _, err := js.UpdateStream(f.t.Context(), cfg); err != nil {
+		f.t.Fatal(err)
+	}
+	return before
 }
 
 func TestHold_SurvivesARestart(t *testing.T) {
