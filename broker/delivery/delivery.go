@@ -182,7 +182,7 @@ func (d *Delivery) repeat(ctx context.Context, c Command, rec requests.Record, e
 		rec, _, err = d.first(ctx, c, rec)
 		return rec, true, err
 	}
-	untouched := found.Sent == 0 && found.Held == 0 && found.Failed == 0 && found.Cancelled == 0 && len(found.Seqs) == 0
+	untouched := found.Sent == 0 && found.Held == 0 && found.Claimed == 0 && found.Failed == 0 && found.Cancelled == 0 && len(found.Seqs) == 0
 	if untouched && now <= found.DeliverBy {
 		found, err = d.deliver(ctx, c, found)
 		return found, true, err
@@ -209,6 +209,10 @@ func (d *Delivery) admit(c Command) error {
 
 func offline() error {
 	return device.Errorf(device.DeviceOffline, "the device is not connected")
+}
+
+func late() error {
+	return device.Errorf(device.DeviceOffline, "the command could not be delivered before its deadline")
 }
 
 func (d *Delivery) first(ctx context.Context, c Command, rec requests.Record) (requests.Record, bool, error) {
@@ -293,14 +297,15 @@ func (d *Delivery) write(ctx context.Context, claims device.Claims, rec requests
 	}
 	now := d.cfg.Clock()
 	if requests.At(now) > rec.DeliverBy { // I4
-		return 0, d.fail(ctx, claims, tooLate,
-			device.Errorf(device.DeviceOffline, "the command could not be delivered before its deadline"))
+		return 0, d.fail(ctx, claims, tooLate, late())
 	}
 	qos, err = session.Send("", render(rec, p, now), deadline(rec, now), func() { d.acknowledged(claims) })
 	switch {
 	case err == nil:
 		d.note(ctx, claims, func(r *requests.Record) bool { return set(&r.Sent, requests.At(now)) })
 		return qos, nil
+	case errors.Is(err, mqtt.ErrLate):
+		return 0, d.fail(ctx, claims, tooLate, late())
 	case errors.Is(err, mqtt.ErrBusy):
 		return 0, d.fail(ctx, claims, "too many commands waited for the device's acknowledgement",
 			device.Errorf(device.RateLimited, "too many commands wait for this device's acknowledgement"))

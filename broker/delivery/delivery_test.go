@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -48,6 +49,25 @@ type fleet struct {
 	mu     sync.Mutex
 	ahead  time.Duration
 	labels device.Labels
+	look   func() *mqtt.Session // finds the device's session, instead of the server
+	tick   func()               // called whenever delivery asks for the time
+}
+
+// setHooks takes look and tick, which may be nil.
+func (f *fleet) setHooks(look func() *mqtt.Session, tick func()) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.look, f.tick = look, tick
+}
+
+func (f *fleet) clock() time.Time {
+	f.mu.Lock()
+	tick := f.tick
+	f.mu.Unlock()
+	if tick != nil {
+		tick()
+	}
+	return f.now()
 }
 
 func (f *fleet) now() time.Time {
@@ -63,10 +83,19 @@ func (f *fleet) advance(d time.Duration) {
 }
 
 func (f *fleet) Labels(id device.ID) (device.Labels, bool) { return f.labels, id == camera }
-func (f *fleet) Session(id device.ID) *mqtt.Session        { return f.server.Session(id) }
 func (f *fleet) Event(e mqtt.Event)                        { e.Done(nil) }
 func (f *fleet) Subscribed(s *mqtt.Session)                { f.delivery.Subscribed(s.Device()) }
 func (f *fleet) Unsubscribed(*mqtt.Session)                {}
+
+func (f *fleet) Session(id device.ID) *mqtt.Session {
+	f.mu.Lock()
+	look := f.look
+	f.mu.Unlock()
+	if look != nil {
+		return look()
+	}
+	return f.server.Session(id)
+}
 
 func newFleet(t *testing.T) *fleet {
 	t.Helper()
@@ -97,7 +126,7 @@ func (f *fleet) start() {
 	f.queue, err = queue.Open(ctx, queue.Config{Engine: f.engine, Records: f.records, Clock: f.now, Log: log})
 	check(err)
 	f.delivery, err = delivery.Open(ctx, delivery.Config{
-		Engine: f.engine, Records: f.records, Queue: f.queue, Ring: f.ring, Sessions: f, Devices: f, Clock: f.now, Log: log,
+		Engine: f.engine, Records: f.records, Queue: f.queue, Ring: f.ring, Sessions: f, Devices: f, Clock: f.clock, Log: log,
 	})
 	check(err)
 	f.server, err = mqtt.New(mqtt.Config{
@@ -763,6 +792,117 @@ func (f *fleet) roomForHeld(bytes int64) (before int64) {
 		f.t.Fatal(err)
 	}
 	return before
+}
+
+// I4: the deadline may pass between claiming a command and writing it. Then it is not written, and the connection lives on.
+func TestHold_TheDeadlinePassesWhileItIsClaimed(t *testing.T) {
+	f := newFleet(t)
+	late := f.send(hold())
+	claims, err := late.ID.Claims()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var once sync.Once
+	f.setHooks(nil, func() {
+		rec, _ := f.records.Cached(claims.UUID)
+		if state, _ := rec.State(f.now()); state != device.StateHeld { // it is claimed
+			once.Do(func() { f.advance(11 * time.Second) })
+		}
+	})
+	c := f.connect(1)
+	session := f.server.Session(camera)
+	f.until("it has expired", func() bool { return f.state(late.ID) == device.StateExpired })
+	good := f.send(command0(hold()))
+	m, body := f.next(c)
+	if body["request_id"] != string(good.ID) {
+		t.Errorf("%v came, want %s", body, good.ID)
+	}
+	m.Ack()
+	f.until("the good one is delivered", func() bool { return f.state(good.ID) == device.StateDelivered })
+	if f.server.Session(camera) != session {
+		t.Error("the connection was cut")
+	}
+	f.advance(time.Minute)
+	if s := f.state(late.ID); s != device.StateExpired {
+		t.Errorf("the late command is %s", s)
+	}
+}
+
+// A command of which nothing was written is still held. Where an earlier process may have written it nobody can say that.
+func TestHold_NothingWritten(t *testing.T) {
+	tests := map[string]struct {
+		facts func(*requests.Record) // noted by an earlier process
+		state device.State
+		end   device.State
+		cause string
+	}{
+		"for the first time":               {nil, device.StateHeld, device.StateExpired, "could not be delivered"},
+		"an earlier process gave up":       {func(r *requests.Record) { r.Claimed, r.Released = 7, 7 }, device.StateHeld, device.StateExpired, "could not be delivered"},
+		"an earlier process was killed":    {func(r *requests.Record) { r.Claimed = 7 }, device.StateSent, device.StateNoReply, "it is not known whether"},
+		"written before":                   {func(r *requests.Record) { r.Claimed, r.Sent = 7, 8 }, device.StateSent, device.StateNoReply, "never acknowledged"},
+		"written before there was a claim": {func(r *requests.Record) { r.Sent = 8 }, device.StateSent, device.StateNoReply, "never acknowledged"},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			f := newFleet(t)
+			rec := f.send(hold())
+			claims, err := rec.ID.Claims()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := f.records.UpdateNow(t.Context(), claims, func(r *requests.Record) bool {
+				if tt.facts != nil {
+					tt.facts(r)
+				}
+				return tt.facts != nil
+			}); err != nil {
+				t.Fatal(err)
+			}
+			f.writeToNobody()
+			if s := f.state(rec.ID); s != tt.state {
+				t.Errorf("it is %s, want %s", s, tt.state)
+			}
+			f.stop()
+			f.start()
+			if s := f.state(rec.ID); s != tt.state {
+				t.Errorf("after a restart it is %s, want %s", s, tt.state)
+			}
+			end, _, err := f.records.Get(t.Context(), claims)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if s, cause := end.State(f.now().Add(time.Hour)); s != tt.end || !strings.Contains(cause, tt.cause) {
+				t.Errorf("it ends as %s: %s", s, cause)
+			}
+			_, err = f.delivery.Cancel(t.Context(), alice, rec.ID)
+			if held := tt.state == device.StateHeld; held && err != nil || !held && !device.Is(err, device.AlreadyDelivered) {
+				t.Errorf("cancelled: %v", err)
+			}
+		})
+	}
+}
+
+// writeToNobody has the held commands written to a session that receives no more, and returns when that has failed.
+func (f *fleet) writeToNobody() {
+	f.t.Helper()
+	f.setHooks(func() *mqtt.Session { return nil }, nil)
+	c := f.connect(1)
+	session := f.server.Session(camera)
+	if token := c.client.Unsubscribe("$devices/cam-1/commands"); !token.WaitTimeout(patience) || token.Error() != nil {
+		f.t.Fatalf("device: %v", token.Error())
+	}
+	var looks atomic.Int64
+	f.setHooks(func() *mqtt.Session {
+		if looks.Add(1) <= 3 {
+			return session
+		}
+		return nil // the command was tried
+	}, nil)
+	f.delivery.Subscribed(camera) // looks once, and the write once
+	f.until("the write is tried", func() bool { return looks.Load() >= 2 })
+	f.delivery.Subscribed(camera) // so that it is looked again after the write
+	f.until("the write has failed", func() bool { return looks.Load() >= 4 })
+	f.setHooks(nil, nil)
 }
 
 func TestHold_SurvivesARestart(t *testing.T) {

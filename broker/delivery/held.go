@@ -211,7 +211,7 @@ func (h *held) writeOne(session *mqtt.Session, m stream.Message) (unacknowledged
 		h.d.cfg.Log.Error("held command is not readable, removed", "sequence", m.Seq)
 		return false, h.delete(m.Seq)
 	}
-	rec, claimed, err := h.claim(claims)
+	rec, mine, claimed, err := h.claim(claims)
 	if err != nil {
 		return false, err
 	}
@@ -226,8 +226,18 @@ func (h *held) writeOne(session *mqtt.Session, m stream.Message) (unacknowledged
 		payload = device.Payload{Text: m.Data}
 	}
 	qos, err := session.Send("", render(rec, payload, now), deadline(rec, now), func() { h.d.acknowledged(claims) })
-	if err != nil || qos == 0 {
-		return err == nil, err
+	if err != nil {
+		if mine {
+			h.release(claims, rec.Claimed)
+		}
+		if errors.Is(err, mqtt.ErrLate) {
+			err = h.delete(m.Seq)
+		}
+		return false, err
+	}
+	h.note(claims, func(r *requests.Record) bool { return set(&r.Sent, requests.At(now)) })
+	if qos == 0 {
+		return true, nil
 	}
 	expired := time.NewTimer(rec.DeliverBy.Time().Sub(now))
 	defer expired.Stop()
@@ -244,8 +254,9 @@ func (h *held) writeOne(session *mqtt.Session, m stream.Message) (unacknowledged
 }
 
 // claim decides between writing and cancelling: whichever is durable first. claimed is false when the command is not to
-// be written: cancelled, too late (I4), or at the device already, which has acknowledged or answered it.
-func (h *held) claim(claims device.Claims) (rec requests.Record, claimed bool, err error) {
+// be written: cancelled, too late (I4), or at the device already, which has acknowledged or answered it. mine tells that
+// no earlier claim stands, so that this one is to be released where nothing is written.
+func (h *held) claim(claims device.Claims) (rec requests.Record, mine, claimed bool, err error) {
 	ctx, cancel := context.WithTimeout(h.ctx, storeBudget)
 	defer cancel()
 	now := requests.At(h.d.cfg.Clock())
@@ -253,11 +264,26 @@ func (h *held) claim(claims device.Claims) (rec requests.Record, claimed bool, e
 	_, err = h.d.cfg.Records.UpdateNow(ctx, claims, func(r *requests.Record) bool {
 		seen = true
 		claimed = r.Cancelled == 0 && !r.Reached() && r.Failed == 0 && now <= r.DeliverBy
-		changed := claimed && set(&r.Sent, now)
+		mine = claimed && r.Claim(now)
 		rec = *r
-		return changed
+		return mine
 	})
-	return rec, seen && claimed, err
+	if err != nil && mine {
+		h.release(claims, rec.Claimed)
+	}
+	return rec, mine, seen && claimed, err
+}
+
+// release takes a claim back by which nothing was written. Where that is not noted it is not known what was.
+func (h *held) release(claims device.Claims, claim requests.Millis) {
+	h.note(claims, func(r *requests.Record) bool { return r.Release(claim) })
+}
+
+// note adds a fact also while h is being closed.
+func (h *held) note(claims device.Claims, change func(*requests.Record) bool) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(h.ctx), storeBudget)
+	defer cancel()
+	h.d.note(ctx, claims, change)
 }
 
 func (h *held) delete(seq uint64) error {

@@ -791,10 +791,11 @@ func TestSend_KeepsToTheDeadline(t *testing.T) {
 	t.Run("passed before the write", func(t *testing.T) {
 		h := newHouse(t, nil)
 		w, s, _ := h.camera("cam-1")
-		if _, err := s.Send("", []byte("late"), time.Now(), func() { t.Error("acknowledged") }); !errors.Is(err, mqtt.ErrGone) {
-			t.Errorf("error is %v, want ErrGone", err)
+		if _, err := s.Send("", []byte("late"), time.Now(), func() { t.Error("acknowledged") }); !errors.Is(err, mqtt.ErrLate) {
+			t.Errorf("error is %v, want ErrLate", err)
 		}
-		w.expectEnd()
+		w.write(frame(0xc0)) // the connection is none the worse for it
+		w.expect(13)
 	})
 	t.Run("passes while the device reads nothing", func(t *testing.T) {
 		h := newHouse(t, nil)

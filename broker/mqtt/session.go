@@ -29,6 +29,9 @@ var ErrBusy = errors.New("mqtt: too many commands wait for the device's acknowle
 // ErrGone tells that the connection ended before the packet was written.
 var ErrGone = errors.New("mqtt: the connection has ended")
 
+// ErrLate tells that a packet's time was over before it was written.
+var ErrLate = errors.New("mqtt: too late to write")
+
 // Session is one connection of a device. It is safe for concurrent use.
 type Session struct {
 	server *Server
@@ -92,8 +95,8 @@ func (s *Session) cut(cause error) {
 // connection ends first; with QoS 0 it is never called. qos tells which it was. It uses packet ids of its own: the
 // device's ids may clash with them without harm [MQTT-2.3.1-4].
 //
-// Nothing is written after until (I4); a write that is still under way then is cut off with its connection, so that the
-// device never sees the whole of it. The zero time means no limit.
+// Nothing is written after until (I4): ErrLate. A write that is still under way then is cut off with its connection. The
+// zero time means no limit. After any error the device never sees the whole packet.
 func (s *Session) Send(subtopic string, payload []byte, until time.Time, acked func()) (qos byte, err error) {
 	topic := commandsSuffix
 	if subtopic != "" {
@@ -129,6 +132,9 @@ func (s *Session) Send(subtopic string, payload []byte, until time.Time, acked f
 	s.mu.Unlock()
 	if err := s.write(pk, until); err != nil {
 		s.forget(pk.PacketID)
+		if errors.Is(err, ErrLate) {
+			return 0, err
+		}
 		s.cut(err)
 		return 0, ErrGone
 	}
@@ -140,6 +146,9 @@ func (s *Session) write(pk packets.Packet, until time.Time) error {
 	s.sending.Lock()
 	defer s.sending.Unlock()
 	if !until.IsZero() {
+		if !time.Now().Before(until) {
+			return ErrLate
+		}
 		s.conn.until.Store(&until)
 		defer s.conn.until.Store(nil)
 	}

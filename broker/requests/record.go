@@ -42,6 +42,8 @@ type Record struct {
 	ReplyBy   Millis           `json:"reply_by"`
 
 	Held      Millis `json:"held,omitempty"`      // stored to wait for its device
+	Claimed   Millis `json:"claimed,omitempty"`   // about to be written to a connection, so that it cannot be cancelled
+	Released  Millis `json:"released,omitempty"`  // the last claim of which it is known that nothing was written
 	Sent      Millis `json:"sent,omitempty"`      // first written to a connection
 	Delivered Millis `json:"delivered,omitempty"` // PUBACK of the device
 	Failed    Millis `json:"failed,omitempty"`    // given up before it was written
@@ -60,6 +62,7 @@ type Record struct {
 // other lacks, the higher count stands.
 func (r *Record) merge(o *Record) {
 	r.Held = earlier(r.Held, o.Held)
+	r.Claimed, r.Released = max(r.Claimed, o.Claimed), max(r.Released, o.Released)
 	r.Sent = earlier(r.Sent, o.Sent)
 	r.Delivered = earlier(r.Delivered, o.Delivered)
 	if first := earlier(r.Failed, o.Failed); first != r.Failed || first == o.Failed && o.Cause < r.Cause {
@@ -133,10 +136,34 @@ func (r *Record) AddRead(seq int) (isNew bool) {
 // Reached reports whether the device itself has shown that it has the command.
 func (r *Record) Reached() bool { return r.Delivered != 0 || r.Progress != 0 || r.Answered != 0 }
 
+// Claim adds the fact that a held command is about to be written. It reports false when it was, or may have been, already.
+func (r *Record) Claim(at Millis) (isNew bool) {
+	if r.sent() != 0 || r.Reached() {
+		return false
+	}
+	r.Claimed = max(at, r.Released+1)
+	return true
+}
+
+// Release adds the fact that nothing was written by a claim. It reports false when that was known.
+func (r *Record) Release(claim Millis) (isNew bool) {
+	isNew = claim > r.Released
+	r.Released = max(r.Released, claim)
+	return isNew
+}
+
+// sent is when the command was written. With a claim that was left open it may not have been: nobody knows.
+func (r *Record) sent() Millis {
+	if r.Sent == 0 && r.Claimed > r.Released {
+		return r.Claimed
+	}
+	return r.Sent
+}
+
 // State tells where the request stands at a moment, and for StateNoReply and StateExpired why.
 func (r *Record) State(now time.Time) (device.State, string) {
 	past := func(m Millis) bool { return now.UnixMilli() > int64(m) }
-	written := r.Sent != 0 || r.Reached()
+	written := r.sent() != 0 || r.Reached()
 	switch {
 	case r.Answered != 0:
 		return device.StateAnswered, ""
@@ -169,7 +196,7 @@ func (r *Record) silence() string {
 		return "the device acknowledged the command and did not answer in time"
 	case r.Sent != 0:
 		return "the command was written to the device's connection and never acknowledged"
-	default: // the process ended between the record and the first note
+	default: // the process ended between the record, or the claim, and the first note
 		return "it is not known whether the command reached the device: the broker was interrupted while sending it"
 	}
 }
@@ -203,7 +230,7 @@ func (r *Record) timeline(now time.Time) []device.Step {
 		}
 	}
 	add(device.StateHeld, r.Held, "")
-	add(device.StateSent, r.Sent, "")
+	add(device.StateSent, r.sent(), "")
 	add(device.StateDelivered, r.Delivered, "")
 	add(device.StateProgress, r.Progress, "")
 	add(device.StateCancelled, r.Cancelled, "")
@@ -224,5 +251,5 @@ func (r *Record) timeline(now time.Time) []device.Step {
 
 // silentSince is when the request turned to "no reply": a held command may have been written after its ReplyBy.
 func (r *Record) silentSince() Millis {
-	return max(r.ReplyBy, earlier(r.Sent, r.Delivered))
+	return max(r.ReplyBy, earlier(r.sent(), r.Delivered))
 }

@@ -86,7 +86,7 @@ func TestRecord_MergeInAnyOrder(t *testing.T) {
 	moment := rapid.Custom(func(t *rapid.T) Millis { return Millis(rapid.IntRange(0, 4).Draw(t, "moment")) })
 	version := rapid.Custom(func(t *rapid.T) Record {
 		r := Record{ReplyBy: 2}
-		for _, fact := range []*Millis{&r.Held, &r.Sent, &r.Delivered, &r.Failed, &r.Cancelled, &r.Dropped} {
+		for _, fact := range []*Millis{&r.Held, &r.Claimed, &r.Released, &r.Sent, &r.Delivered, &r.Failed, &r.Cancelled, &r.Dropped} {
 			*fact = moment.Draw(t, "fact")
 		}
 		if r.Failed != 0 {
@@ -145,6 +145,25 @@ func TestRecord_FactsAreAddedOnce(t *testing.T) {
 	if !r.Request(time.UnixMilli(20)).Read {
 		t.Error("not read, though both replies are")
 	}
+}
+
+// A claim stands until it is released, and a released one does not end a later one of the same moment.
+func TestRecord_Claim(t *testing.T) {
+	r := Record{Hold: true, DeliverBy: 10, ReplyBy: 20}
+	step := func(what string, got bool, state device.State) {
+		t.Helper()
+		if s, _ := r.State(time.UnixMilli(5)); !got || s != state {
+			t.Errorf("%s: %v, %s, want %s", what, got, s, state)
+		}
+	}
+	step("a claim", r.Claim(3), device.StateSent)
+	step("while it stands no other is made", !r.Claim(4), device.StateSent)
+	step("released", r.Release(3), device.StateHeld)
+	step("again", !r.Release(3), device.StateHeld)
+	step("a claim of the same moment", r.Claim(3), device.StateSent)
+	step("the first one released once more", !r.Release(3), device.StateSent)
+	r.Sent = 5
+	step("written", !r.Claim(6), device.StateSent)
 }
 
 // What does not fit into memory is read again, and nothing that waits to be written leaves memory.

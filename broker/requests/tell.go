@@ -94,7 +94,7 @@ func (s *Store) stands(e *entry, now time.Time) (news bool) {
 
 // deadline is when time alone changes where an open request stands.
 func (r *Record) deadline() Millis {
-	if r.Hold && r.Sent == 0 && !r.Reached() {
+	if r.Hold && r.sent() == 0 && !r.Reached() {
 		return r.DeliverBy
 	}
 	return r.ReplyBy
