@@ -336,7 +336,9 @@ func (d *Delivery) fail(ctx context.Context, claims device.Claims, cause string,
 // acknowledged is the device's PUBACK of a command. It is called from the connection's goroutine.
 func (d *Delivery) acknowledged(claims device.Claims) {
 	at := requests.At(d.cfg.Clock())
-	d.note(context.Background(), claims, func(r *requests.Record) bool { return set(&r.Delivered, at) })
+	ctx, cancel := context.WithTimeout(context.Background(), storeBudget) // the connection reads nothing meanwhile
+	defer cancel()
+	d.note(ctx, claims, func(r *requests.Record) bool { return set(&r.Delivered, at) })
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if p := d.delivered[claims.UUID]; p != nil {

@@ -922,6 +922,34 @@ func TestHold_SurvivesARestart(t *testing.T) {
 	f.until("it is delivered", func() bool { return f.state(rec.ID) == device.StateDelivered })
 }
 
+// I9: a held command leaves only once its PUBACK is noted durably, or its record would tell that there was none.
+func TestHold_KeptUntilItsPubackIsNoted(t *testing.T) {
+	f := newFleet(t)
+	c := f.connect(1)
+	rec := f.send(command0(hold()))
+	m, _ := f.next(c)
+	f.records.Close() // nothing more is written
+	m.Ack()
+	f.published(c) // behind the PUBACK, which has been taken then
+	f.stop()
+	f.start()
+	c = f.connect(1)
+	m, body := f.next(c)
+	if body["request_id"] != string(rec.ID) {
+		t.Errorf("%v came, want %s", body, rec.ID)
+	}
+	m.Ack()
+	f.until("it is delivered", func() bool { return f.state(rec.ID) == device.StateDelivered })
+}
+
+// published returns once the server has read all that the device has sent.
+func (f *fleet) published(c *cam) {
+	f.t.Helper()
+	if token := c.client.Publish("$devices/cam-1/events", 1, false, "x"); !token.WaitTimeout(patience) || token.Error() != nil {
+		f.t.Fatalf("device: %v", token.Error())
+	}
+}
+
 func TestHold_RacesWithConnecting(t *testing.T) {
 	f := newFleet(t)
 	for range 20 {

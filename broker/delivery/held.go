@@ -127,10 +127,7 @@ func (h *held) run(dev device.ID, r *runner) {
 		err := h.writeAll(dev)
 		if err != nil && h.ctx.Err() == nil {
 			h.d.cfg.Log.Warn("held commands not written, trying again", "device", dev, "error", err)
-			select {
-			case <-time.After(200 * time.Millisecond):
-			case <-h.ctx.Done():
-			}
+			h.pause()
 		}
 		h.mu.Lock()
 		if h.ctx.Err() != nil || err == nil && !r.again {
@@ -140,6 +137,13 @@ func (h *held) run(dev device.ID, r *runner) {
 		}
 		r.again = false
 		h.mu.Unlock()
+	}
+}
+
+func (h *held) pause() {
+	select {
+	case <-time.After(200 * time.Millisecond):
+	case <-h.ctx.Done():
 	}
 }
 
@@ -243,6 +247,9 @@ func (h *held) writeOne(session *mqtt.Session, m stream.Message) (unacknowledged
 	defer expired.Stop()
 	select {
 	case <-acked:
+		if err := h.delivered(claims); err != nil {
+			return false, err
+		}
 		return false, h.delete(m.Seq)
 	case <-expired.C:
 		return false, h.delete(m.Seq)
@@ -250,6 +257,22 @@ func (h *held) writeOne(session *mqtt.Session, m stream.Message) (unacknowledged
 		return false, nil
 	case <-h.ctx.Done():
 		return false, nil
+	}
+}
+
+// delivered makes the fact durable that the device has acknowledged a command, however long that takes: without it the
+// record would tell, once the command is deleted, that it never was.
+func (h *held) delivered(claims device.Claims) error {
+	at := requests.At(h.d.cfg.Clock())
+	for {
+		ctx, cancel := context.WithTimeout(h.ctx, storeBudget)
+		_, err := h.d.cfg.Records.UpdateNow(ctx, claims, func(r *requests.Record) bool { return set(&r.Delivered, at) })
+		cancel()
+		if err == nil || h.ctx.Err() != nil {
+			return err
+		}
+		h.d.cfg.Log.Warn("acknowledgement of a held command not noted, trying again", "error", err)
+		h.pause()
 	}
 }
 
