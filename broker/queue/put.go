@@ -190,8 +190,10 @@ func (q *Queue) failed(d *deviceQueue, r *Reply, e *entry, err error) (then func
 	}
 	d.remove(r.Claims.UUID, r.Seq)
 	duplicates := e.done[1:]
-	if !stream.NotStored(err) {
-		r.Gone = nil // only storing it once more tells whether it is there, whether its connection lives or not
+	if !stream.NotStored(err) || len(duplicates) > 0 {
+		// Whether its connection lives or not: only storing it once more tells whether it is there, and what the living
+		// connection of a duplicate has sent since must not come before it.
+		r.Gone = nil
 	}
 	r.failed = true
 	parked := q.park(d, r)
