@@ -80,6 +80,9 @@ func (s *Store) Reserved(ctx context.Context, m device.Mailbox, key string) (r R
 	if err != nil || !ok {
 		return Reservation{}, false, err
 	}
+	if err := s.keys.engine.Broken(); err != nil { // it may not outlive the store's next start
+		return Reservation{}, false, fmt.Errorf("requests: reservation: %w", err)
+	}
 	if err := json.Unmarshal(found.Data, &r); err != nil {
 		return Reservation{}, false, fmt.Errorf("requests: reservation: %w", err)
 	}

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
+	"path/filepath"
 	"reflect"
 	"testing"
 	"time"
@@ -374,6 +376,30 @@ func TestStore_UnreadableRecordIsPassedOver(t *testing.T) {
 	}
 	if page, _, err := s.List(t.Context(), Filter{}, 10, ""); len(page) != 1 || err != nil {
 		t.Errorf("listed %d, %v", len(page), err)
+	}
+}
+
+// I9: what a key stands for in a broken store may not be durable: it is not known.
+func TestStore_ReservationInABrokenStore(t *testing.T) {
+	dir := t.TempDir()
+	s := openIn(t, dir, nil)
+	defer s.closeAll()
+	r, _ := newRecord(t, time.Now())
+	m := device.MailboxOf("alice")
+	if _, err := s.Reserve(t.Context(), m, "key", Reservation{ID: r.ID}); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(filepath.Join(dir, "jetstream", "$G", "streams", "LOST"), 0o700); err != nil { // a stream that cannot be read
+		t.Fatal(err)
+	}
+	if _, ok, err := s.Reserved(t.Context(), m, "key"); ok || err == nil {
+		t.Errorf("reserved: %v, %v", ok, err)
+	}
+	if _, err := s.Reserve(t.Context(), m, "key", Reservation{ID: r.ID}); err == nil {
+		t.Error("reserved once more")
+	}
+	if _, ok, err := s.Reserved(t.Context(), m, "other"); ok || err != nil {
+		t.Errorf("another key: %v, %v", ok, err)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"maps"
 	"math"
 	"slices"
@@ -305,11 +306,20 @@ func (a *Appender) failAll(batch []*Append, err error) {
 func (a *Appender) single(m *Append) (uint64, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), appendTimeout)
 	defer cancel()
-	return a.answered(readAck(a.e.conn.RequestMsgWithContext(ctx, message(m))))
+	return a.answered(a.e.conn.RequestMsgWithContext(ctx, message(m)))
 }
 
-// answered notes whether the stream answers. A refusal is an answer; a stream that cannot write gives none.
-func (a *Appender) answered(seq uint64, err error) (uint64, error) {
+// answered reads the answer to a write, and notes whether the stream answers. A refusal is an answer; a stream that cannot
+// write gives none.
+func (a *Appender) answered(m *nats.Msg, err error) (uint64, error) {
+	seq, duplicate, err := readAck(m, err)
+	if duplicate || IsConflict(err) {
+		// The server knows a batch's messages before their fsync. Where that failed they are in the stream without being
+		// durable (I1): the stream is broken then, and only its next start tells what it has.
+		if broken := a.e.Broken(); broken != nil {
+			return 0, fmt.Errorf("stream: written before, perhaps not durably: %w", broken)
+		}
+	}
 	if _, refused := errors.AsType[*APIError](err); err == nil || refused {
 		a.unanswered = time.Time{}
 		a.failing.Store(0)
@@ -340,7 +350,7 @@ func (a *Appender) pipeline(batch []*Append) {
 		}
 	}
 	for i, m := range batch {
-		if seq, err := a.answered(readAck(answers[i]())); err != nil {
+		if seq, err := a.answered(answers[i]()); err != nil {
 			a.fail(m, err, nil)
 		} else {
 			m.Done(seq, nil)
@@ -359,7 +369,7 @@ func (a *Appender) atomic(batch []*Append) (last uint64, err error) {
 		msg.Header["Nats-Batch-Sequence"] = []string{strconv.Itoa(i + 1)}
 		if i == len(batch)-1 {
 			msg.Header["Nats-Batch-Commit"] = []string{"1"}
-			return a.answered(readAck(a.e.conn.RequestMsgWithContext(ctx, msg)))
+			return a.answered(a.e.conn.RequestMsgWithContext(ctx, msg))
 		}
 		if err := a.e.conn.PublishMsg(msg); err != nil {
 			return 0, err
@@ -375,22 +385,24 @@ func message(m *Append) *nats.Msg {
 	return &nats.Msg{Subject: m.Subject, Header: header, Data: m.Data}
 }
 
-func readAck(m *nats.Msg, err error) (uint64, error) {
+// readAck reads an answer. duplicate: the message was written before, and seq is its place.
+func readAck(m *nats.Msg, err error) (seq uint64, duplicate bool, _ error) {
 	if err != nil {
-		return 0, err
+		return 0, false, err
 	}
 	var ack struct {
-		Seq   uint64    `json:"seq"`
-		Error *APIError `json:"error"`
+		Seq       uint64    `json:"seq"`
+		Duplicate bool      `json:"duplicate"`
+		Error     *APIError `json:"error"`
 	}
 	if len(m.Data) == 0 {
-		return 0, nats.ErrNoResponders
+		return 0, false, nats.ErrNoResponders
 	}
 	if err := json.Unmarshal(m.Data, &ack); err != nil {
-		return 0, err
+		return 0, false, err
 	}
 	if ack.Error != nil {
-		return 0, ack.Error
+		return 0, false, ack.Error
 	}
-	return ack.Seq, nil
+	return ack.Seq, ack.Duplicate, nil
 }

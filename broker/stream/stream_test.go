@@ -722,6 +722,81 @@ func TestOpen_RefusesAStreamThatCannotBeRead(t *testing.T) {
 	}
 }
 
+// breakFiles lets the stream make no further file, until they are mended.
+func breakFiles(t *testing.T, dir string) (mend func()) {
+	t.Helper()
+	folder := filepath.Join(dir, "jetstream", "$G", "streams", name, "msgs")
+	if err := errors.Join(os.Rename(folder, folder+".away"), os.WriteFile(folder, nil, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	return func() {
+		t.Helper()
+		if err := errors.Join(os.Remove(folder), os.Rename(folder+".away", folder)); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// I1: a batch that fails half way has its first messages in the stream, where nobody has made them durable. The server then
+// takes them for repeated ones, and must not be believed.
+func TestAppender_BatchThatFailsHalfWay(t *testing.T) {
+	dir := t.TempDir()
+	e := open(t, dir)
+	defer func() { e.Close() }()
+	a := newAppender(t, e)
+	for range 14 { // the first file is nearly full
+		if _, err := a.Do(t.Context(), stream.Append{Subject: "t.before", Data: make([]byte, 512<<10)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	mend := breakFiles(t, dir)
+	const n = 20
+	message := func(i int) stream.Append {
+		return stream.Append{
+			Subject: fmt.Sprint("t.", i), Data: make([]byte, 100<<10), Header: nats.Header{"Nats-Msg-Id": {strconv.Itoa(i)}},
+		}
+	}
+	unsure := func(what string, err error) {
+		t.Helper()
+		if err == nil || stream.NotStored(err) || stream.IsConflict(err) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	busy := block(t, a)
+	done := make(chan outcome, n)
+	for i := range n {
+		m := message(i)
+		m.Done = func(seq uint64, err error) { done <- outcome{i, seq, err} }
+		if err := a.TryAppend(&m); err != nil {
+			t.Fatal(err)
+		}
+	}
+	busy()
+	for range n {
+		o := <-done
+		unsure(fmt.Sprint("message ", o.i), o.err)
+	}
+	if count, err := e.Count(t.Context(), name); err != nil || count <= 15 || count >= 15+n {
+		t.Fatalf("%d in the stream: the batch has not failed half way, %v", count, err)
+	}
+	_, err := a.Do(t.Context(), message(0))
+	unsure("repeated", err)
+	expecting := message(0)
+	expecting.Header = nats.Header{"Nats-Expected-Last-Subject-Sequence": {"0"}}
+	_, err = a.Do(t.Context(), expecting)
+	unsure("repeated, expecting none", err)
+	e.Abandon()
+	mend()
+	e.Close()
+	e = open(t, dir)
+	a = newAppender(t, e)
+	for i := range n {
+		if _, err := a.Do(t.Context(), message(i)); err != nil {
+			t.Errorf("message %d after the next start: %v", i, err)
+		}
+	}
+}
+
 // F17: a stream that could not write says so at once, and has all that was acknowledged when it is opened anew (I1).
 func TestEngine_Broken(t *testing.T) {
 	dir := t.TempDir()
@@ -730,13 +805,7 @@ func TestEngine_Broken(t *testing.T) {
 	if err := e.Broken(); err != nil {
 		t.Fatal(err)
 	}
-	folder := filepath.Join(dir, "jetstream", "$G", "streams", name, "msgs")
-	if err := os.Rename(folder, folder+".away"); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(folder, nil, 0o600); err != nil { // no further file can be made in it
-		t.Fatal(err)
-	}
+	mend := breakFiles(t, dir)
 	a := newAppender(t, e)
 	var stored []string
 	for i := range 64 {
@@ -753,9 +822,7 @@ func TestEngine_Broken(t *testing.T) {
 	if _, err := a.Do(t.Context(), stream.Append{Subject: "t.late"}); err == nil {
 		t.Error("stored by a stream that was given up")
 	}
-	if err := errors.Join(os.Remove(folder), os.Rename(folder+".away", folder)); err != nil {
-		t.Fatal(err)
-	}
+	mend()
 	e.Close()
 	e = open(t, dir)
 	if got := subjects(t, e); !slices.Equal(got, stored) {
