@@ -25,6 +25,7 @@ const (
 	maxBatch      = 500
 	maxBatchBytes = 4 << 20
 	appendTimeout = 2 * time.Second
+	inARow        = 15 * time.Second // two writes without an answer that are further apart tell nothing of the time between
 )
 
 // Errors of appends that were not sent to the stream.
@@ -70,8 +71,9 @@ type Appender struct {
 	closing chan struct{}
 	done    chan struct{}
 
-	unanswered time.Time    // when a write was first not answered; zero: the last one was. Of the appender's goroutine
-	failing    atomic.Int64 // nanoseconds from then to the latest write that was not answered
+	// The first and the latest of the writes in a row that were not answered; zero: the last one was. Of the appender's goroutine.
+	unanswered, latest time.Time
+	failing            atomic.Int64 // nanoseconds from the first to the latest
 }
 
 // NewAppender starts an appender. Its stream must allow atomic publish. Close ends it.
@@ -326,9 +328,10 @@ func (a *Appender) answered(m *nats.Msg, err error) (uint64, error) {
 		return seq, err
 	}
 	now := time.Now()
-	if a.unanswered.IsZero() {
+	if a.unanswered.IsZero() || now.Sub(a.latest) > inARow {
 		a.unanswered = now
 	}
+	a.latest = now
 	a.failing.Store(int64(now.Sub(a.unanswered)))
 	return seq, err
 }

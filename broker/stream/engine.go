@@ -182,7 +182,8 @@ func (e *Engine) Broken() error {
 
 // Failing tells for how long some stream has not answered what was to be written to it: the time between the first and
 // the latest write in a row that had no answer. 0: all answer, or one write alone had none, which a short stall of the
-// disk does. It grows with further writes only, so a stream shows as dead to those who try again.
+// disk does, however often one of a rarely written stream meets it. It grows with further writes only, so a stream shows as
+// dead to those who try again.
 func (e *Engine) Failing() time.Duration {
 	e.mu.Lock()
 	defer e.mu.Unlock()
