@@ -46,6 +46,7 @@ type Config struct {
 	MaxCodes   int           // enrolment codes that have not expired [10,000]
 	CheckEvery time.Duration // how often the memory is compared with the stream's leader [1 s]
 	FreshFor   time.Duration // how long after a successful comparison devices are admitted [5 s]
+	OpenWithin time.Duration // how long Open tries [1 min]
 
 	JetStream jetstream.JetStream
 	Identity  *identity.Identity
@@ -83,10 +84,13 @@ type Change struct {
 	Fingerprints []string // the removed certificates (identity.Fingerprint)
 }
 
-// Open makes the stream where it is missing, reads it and returns once the memory is as new as the stream. It tries
-// until ctx ends, for a cluster may have no leader yet. Close ends it.
+// Open makes the stream where it is missing, reads it and returns once the memory is as new as the stream. It tries for
+// a while, for a cluster may have no leader yet, and not for ever: a stream whose writes have failed takes none before the
+// store is opened anew. Close ends it.
 func Open(ctx context.Context, cfg Config) (*Registry, error) {
 	cfg = cfg.withDefaults()
+	ctx, cancel := context.WithTimeout(ctx, cfg.OpenWithin)
+	defer cancel()
 	r := &Registry{
 		cfg:      cfg,
 		js:       cfg.JetStream,
@@ -134,6 +138,7 @@ func (c Config) withDefaults() Config {
 	c.MaxCodes = cmp.Or(c.MaxCodes, 10_000)
 	c.CheckEvery = cmp.Or(c.CheckEvery, time.Second)
 	c.FreshFor = cmp.Or(c.FreshFor, 5*time.Second)
+	c.OpenWithin = cmp.Or(c.OpenWithin, time.Minute)
 	if c.Clock == nil {
 		c.Clock = time.Now
 	}

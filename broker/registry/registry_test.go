@@ -8,7 +8,10 @@ import (
 	"crypto/rand"
 	"crypto/x509"
 	"encoding/pem"
+	"errors"
 	"log/slog"
+	"os"
+	"path/filepath"
 	"sync"
 	"testing"
 	"time"
@@ -324,6 +327,44 @@ func TestReady_WithoutTheStream(t *testing.T) {
 		t.Error("the certificate is refused after the stream came back")
 	}
 	create(t, r, NewDevice{Name: "new"})
+}
+
+// F17: a stream that takes no write before the store is opened anew must not hold the start up for ever, which is what opens
+// it anew.
+func TestOpen_GivesUpOnAStreamThatTakesNoWrites(t *testing.T) {
+	dir := t.TempDir()
+	srv := startServer(t, dir)
+	js := connect(t, srv)
+	if err := (&Registry{cfg: Config{}.withDefaults(), js: js}).makeStream(ctx(t)); err != nil {
+		t.Fatal(err)
+	}
+	folder := filepath.Join(dir, "jetstream", "$G", "streams", Stream, "msgs")
+	if err := errors.Join(os.Rename(folder, folder+".away"), os.WriteFile(folder, nil, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	for err, i := error(nil), 0; err == nil; i++ {
+		if i == 100 {
+			t.Fatal("every write worked")
+		}
+		writing, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+		_, err = js.Publish(writing, codeSubject("not-ours"), make([]byte, 512<<10))
+		cancel()
+	}
+	cfg := Config{JetStream: js, Identity: openIdentity(t), OpenWithin: 300 * time.Millisecond, Logger: slog.New(slog.DiscardHandler)}
+	patient := ctx(t)
+	if _, err := Open(patient, cfg); err == nil || patient.Err() != nil {
+		t.Errorf("opened on a stream that takes no writes: %v", err)
+	}
+	if err := errors.Join(os.Remove(folder), os.Rename(folder+".away", folder)); err != nil {
+		t.Fatal(err)
+	}
+	stopServer(srv)
+	cfg.JetStream, cfg.OpenWithin = connect(t, startServer(t, dir)), 0
+	r, err := Open(ctx(t), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Close()
 }
 
 // A message that cannot be read takes nobody along, and its device is not admitted.
