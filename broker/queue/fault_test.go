@@ -167,16 +167,67 @@ func TestPut_StreamDoesNotAnswer(t *testing.T) {
 	}
 }
 
-// Room for what waits is bounded too, for one device and for all together.
-func TestPut_WhatWaitsIsBounded(t *testing.T) {
-	refused := func(done <-chan error) bool {
-		select {
-		case err := <-done:
-			return err != nil
-		default:
-			return false
+// refused tells whether a reply was refused at once.
+func refused(done <-chan error) bool {
+	select {
+	case err := <-done:
+		return err != nil
+	default:
+		return false
+	}
+}
+
+// What has failed is bounded too, however many devices there are; all of it gets in once the stream answers, and so does
+// what was refused when it is published again.
+func TestPut_WhatFailsIsBounded(t *testing.T) {
+	s := newShed(t, func(c *queue.Config) { c.MaxBytes, c.MaxReplies = 1<<30, 10_000 })
+	info, err := s.engine.JetStream().Stream(t.Context(), "QUEUE")
+	if err != nil {
+		t.Fatal(err)
+	}
+	gate := make(chan struct{})
+	letGo := sync.OnceFunc(func() { close(gate) })
+	t.Cleanup(letGo)
+	first, told := reply(cam, s.request(cam, alice), 0, true, "first"), make(chan struct{})
+	first.Done = func(error) { close(told); <-gate }
+	s.queue.Put(first)
+	<-told // from here on the stream is given nothing
+	if err := s.engine.JetStream().DeleteStream(t.Context(), "QUEUE"); err != nil {
+		t.Fatal(err)
+	}
+	picture := strings.Repeat("x", device.MaxPayload)
+	const limit = 64 << 20 / device.MaxPayload
+	var dones []<-chan error
+	for range limit {
+		dones = append(dones, s.offer(reply(cam, s.request(cam, alice), 0, true, picture)))
+	}
+	letGo()
+	s.until("they wait", func() bool { return s.queue.Stats().Parked == limit })
+	others := map[device.ID]device.RequestID{"cam-2": "", "cam-3": "", "cam-4": "", "cam-5": ""}
+	kept := 0
+	for dev := range others {
+		others[dev] = s.request(dev, alice)
+		if !refused(s.offer(reply(dev, others[dev], 0, true, picture))) {
+			kept++
 		}
 	}
+	if kept > 1 { // one has room while one of the others is tried again
+		t.Errorf("%d more replies are in memory", kept)
+	}
+	s.until("the stream is there again", func() bool {
+		_, err := s.engine.Ensure(t.Context(), info.CachedInfo().Config)
+		return err == nil
+	})
+	for _, done := range dones {
+		s.wait(done)
+	}
+	for dev, id := range others {
+		s.put(dev, id, picture)
+	}
+}
+
+// Room for what waits is bounded too, for one device and for all together.
+func TestPut_WhatWaitsIsBounded(t *testing.T) {
 	s := newShed(t, func(c *queue.Config) { c.MaxReplies = 1 })
 	s.put(cam, s.request(cam, alice), "first")
 	id := s.request(cam, alice)

@@ -10,11 +10,13 @@ import (
 	"signaldevice/device"
 )
 
-// Replies that wait for room, unacknowledged, in memory. Those whose append failed wait too, whatever their number: they
-// were in memory before.
+// Replies that wait for room, unacknowledged, in memory. Those that went to the stream and came back wait too, whatever
+// their number, or their device's replies would lose their order. While those that failed are too many nothing new goes to
+// the stream, which takes nothing as it seems: what it has ahead of it is the most that can still join them.
 const (
 	maxParked      = 64       // of one device
 	maxParkedBytes = 64 << 20 // of all devices
+	maxFailedBytes = 32 << 20 // of those whose append failed
 	retryEvery     = time.Second
 )
 
@@ -23,7 +25,7 @@ func (q *Queue) park(d *deviceQueue, r *Reply) (then func()) {
 	switch {
 	case q.closed:
 		return func() { r.Done(stream.ErrClosed) }
-	case !r.failed && (len(d.parked) >= maxParked || q.parkedBytes+len(r.Body) > maxParkedBytes):
+	case !r.failed && !r.parked && (len(d.parked) >= maxParked || q.parkedBytes+len(r.Body) > maxParkedBytes):
 		return func() { r.Done(device.Errorf(device.BrokerUnavailable, "the device's queue is full")) }
 	}
 	// One that failed came before those that wait already.
@@ -55,6 +57,9 @@ func (q *Queue) unpark(d *deviceQueue, n int) []*Reply {
 func (q *Queue) countParked(r *Reply, n int) {
 	q.parked += n
 	q.parkedBytes += n * len(r.Body)
+	if r.failed {
+		q.failedBytes += n * len(r.Body)
+	}
 }
 
 // letGo takes out the replies whose connection has ended. The caller holds the lock.

@@ -121,6 +121,9 @@ func (d *deviceQueue) had(id device.UUID, record requests.Record, known bool) (c
 // append hands the reply to the stream. The caller holds the lock, so that replies reach the stream in the order in which
 // they were admitted, and calls then after letting it go.
 func (q *Queue) append(d *deviceQueue, r *Reply) (then func()) {
+	if !r.failed && q.failedBytes > maxFailedBytes {
+		return q.park(d, r)
+	}
 	e := &entry{
 		seq: r.Seq, mailbox: r.Claims.Mailbox, final: r.Final, size: len(r.Body), at: requests.At(r.received),
 		pending: true, done: []func(error){r.Done},

@@ -113,6 +113,7 @@ type Queue struct {
 	devices     map[device.ID]*deviceQueue
 	parked      int // replies that wait for room, of all devices
 	parkedBytes int // of those
+	failedBytes int // of those whose append failed
 	arrivals    uint64
 	due         dueHeap
 	unnoted     []leaving // replies that their records may not know of

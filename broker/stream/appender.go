@@ -20,12 +20,13 @@ import (
 // Sizes of the appender's batches. A stream with fsync does one fsync for each plain append, and about six for an atomic
 // batch of any size, plus its temporary files: a batch pays from about a dozen messages up.
 const (
-	maxWaiting    = 8192
-	minBatch      = 12
-	maxBatch      = 500
-	maxBatchBytes = 4 << 20
-	appendTimeout = 2 * time.Second
-	inARow        = 15 * time.Second // two writes without an answer that are further apart tell nothing of the time between
+	maxWaiting      = 8192
+	maxWaitingBytes = 64 << 20
+	minBatch        = 12
+	maxBatch        = 500
+	maxBatchBytes   = 4 << 20
+	appendTimeout   = 2 * time.Second
+	inARow          = 15 * time.Second // two writes without an answer that are further apart tell nothing of the time between
 )
 
 // Errors of appends that were not sent to the stream.
@@ -66,6 +67,7 @@ type Appender struct {
 
 	mu      sync.Mutex
 	waiting []*Append
+	bytes   int // of those
 	closed  bool
 
 	closing chan struct{}
@@ -89,15 +91,15 @@ func (e *Engine) NewAppender() *Appender {
 	return a
 }
 
-// TryAppend hands a message over and never blocks. After an error, ErrFull where 8,192 messages wait, ErrClosed or
-// ErrTooLarge, Done is not called.
+// TryAppend hands a message over and never blocks. After an error, ErrFull where 8,192 messages or 64 MB wait, ErrClosed
+// or ErrTooLarge, Done is not called.
 func (a *Appender) TryAppend(m *Append) error {
 	if err := a.fits(m); err != nil {
 		return err
 	}
 	select {
 	case a.room <- struct{}{}:
-		return a.push(m)
+		return a.push(m, maxWaitingBytes)
 	default:
 		return ErrFull
 	}
@@ -121,7 +123,7 @@ func (a *Appender) Do(ctx context.Context, m Append) (seq uint64, err error) {
 	}
 	ch := make(chan result, 1)
 	m.Done = func(seq uint64, err error) { ch <- result{seq, err} }
-	if err := a.push(&m); err != nil {
+	if err := a.push(&m, math.MaxInt); err != nil { // its caller waits too, and holds the body anyway
 		return 0, err
 	}
 	select {
@@ -147,14 +149,20 @@ func (a *Appender) fits(m *Append) error {
 	return nil
 }
 
-func (a *Appender) push(m *Append) error {
+// push lets a message wait, if no more than so many bytes do then. Its token goes back where it may not.
+func (a *Appender) push(m *Append, most int) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.closed {
+	switch {
+	case a.closed:
 		<-a.room
 		return ErrClosed
+	case len(m.Data) > most-a.bytes:
+		<-a.room
+		return ErrFull
 	}
 	a.waiting = append(a.waiting, m)
+	a.bytes += len(m.Data)
 	select {
 	case a.wake <- struct{}{}:
 	default:
@@ -209,6 +217,7 @@ func (a *Appender) take(batch []*Append, most, bytes int) []*Append {
 		size += len(m.Data)
 		<-a.room
 	}
+	a.bytes -= size
 	a.waiting = slices.Delete(a.waiting, 0, len(batch))
 	return batch
 }
@@ -225,6 +234,7 @@ func (a *Appender) takeBehind(key string) (behind []*Append) {
 			return false
 		}
 		behind = append(behind, m)
+		a.bytes -= len(m.Data)
 		<-a.room
 		return true
 	})

@@ -31,3 +31,37 @@ func TestAppender_LoneStallsAreNoFailure(t *testing.T) {
 		}
 	})
 }
+
+// Every way out of the queue makes room for as many bytes again.
+func TestAppender_RoomForBytes(t *testing.T) {
+	a := &Appender{room: make(chan struct{}, maxWaiting), wake: make(chan struct{}, 1)}
+	m := &Append{Key: "one", Data: make([]byte, 1<<20)}
+	fill := func() (n int) {
+		for {
+			a.room <- struct{}{}
+			if err := a.push(m, maxWaitingBytes); err != nil {
+				return n
+			}
+			n++
+		}
+	}
+	for _, step := range []struct {
+		leave func()
+		room  int
+	}{
+		{func() {}, 64},
+		{func() {}, 0},
+		{func() { a.take(nil, 3, maxBatchBytes) }, 3},
+		{func() { a.take(nil, maxBatch, maxBatchBytes) }, 4},
+		{func() { a.takeBehind("another") }, 0},
+		{func() { a.takeBehind("one") }, 64},
+	} {
+		step.leave()
+		if n := fill(); n != step.room {
+			t.Errorf("room for %d, want %d", n, step.room)
+		}
+	}
+	if n := len(a.room); n != 64 {
+		t.Errorf("%d tokens are out", n)
+	}
+}

@@ -307,6 +307,26 @@ func TestAppender_FullTakesNoMore(t *testing.T) {
 	}
 }
 
+func TestAppender_FullOfBytes(t *testing.T) {
+	e := newEngine(t)
+	a := newAppender(t, e)
+	busy := block(t, a)
+	m := &stream.Append{Subject: "t.x", Data: make([]byte, 256<<10), Done: func(uint64, error) {}}
+	for i := range 64 << 20 / len(m.Data) {
+		if err := a.TryAppend(m); err != nil {
+			t.Fatalf("message %d: %v", i, err)
+		}
+	}
+	if err := a.TryAppend(m); !errors.Is(err, stream.ErrFull) {
+		t.Errorf("error %v", err)
+	}
+	if err := a.TryAppend(&stream.Append{Subject: "t.x", Done: m.Done}); err != nil {
+		t.Errorf("an empty message: %v", err)
+	}
+	busy()
+	a.Close()
+}
+
 func TestAppender_RefusesWhatNoBatchMayHold(t *testing.T) {
 	e := newEngine(t)
 	a := newAppender(t, e)
