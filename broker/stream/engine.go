@@ -11,6 +11,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -66,12 +67,33 @@ func Open(ctx context.Context, cfg Config) (*Engine, error) {
 	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("stream: %w", err)
 	}
+	if !cfg.NoSync {
+		if err := syncAll(cfg.Dir); err != nil {
+			return nil, fmt.Errorf("stream: open %s: %w", filepath.Clean(cfg.Dir), err)
+		}
+	}
 	e := &Engine{cfg: cfg, deletes: make(chan struct{}, maxDeletes), handles: map[string]jetstream.Stream{}}
 	if err := e.start(ctx); err != nil {
 		e.Close()
 		return nil, fmt.Errorf("stream: open %s: %w", filepath.Clean(cfg.Dir), err)
 	}
 	return e, nil
+}
+
+// syncAll makes the files of a store durable as they are. A process that was killed in the middle of a batch, and a server
+// that was shut down, leave messages which the kernel may not have written yet. The next one counts them as stored, and
+// would acknowledge them when they are repeated (I1).
+func syncAll(dir string) error {
+	return filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
+		if err != nil || !entry.IsDir() && !entry.Type().IsRegular() {
+			return err
+		}
+		f, err := os.Open(path)
+		if err != nil {
+			return err
+		}
+		return errors.Join(f.Sync(), f.Close())
+	})
 }
 
 func (e *Engine) start(ctx context.Context) error {
