@@ -7,7 +7,7 @@ import (
 	"sync/atomic"
 )
 
-// dialer wraps how rueidis connects, in order to know of every new connection.
+// dialer wraps how rueidis connects, in order to know of every new connection that is answered.
 func (l *link) dialer(dial dialFunc) dialFunc {
 	if dial == nil {
 		dial = dialTCP
@@ -17,8 +17,7 @@ func (l *link) dialer(dial dialFunc) dialFunc {
 		if err != nil {
 			return nil, &notSentError{err}
 		}
-		l.doubt() // what is known of Redis is not known of what a new connection leads to
-		return &freshConn{Conn: conn}, nil
+		return &freshConn{Conn: conn, link: l}, nil
 	}
 }
 
@@ -35,6 +34,7 @@ func dialTCP(ctx context.Context, addr string, d *net.Dialer, cfg *tls.Config) (
 // effect. rueidis writes its handshake in one go and reads the answers; what it writes next is a command.
 type freshConn struct {
 	net.Conn
+	link    *link
 	greeted atomic.Bool // an answer to the handshake has come
 	used    atomic.Bool // a command was written
 }
@@ -42,8 +42,10 @@ type freshConn struct {
 // Read implements net.Conn.
 func (c *freshConn) Read(b []byte) (int, error) {
 	n, err := c.Conn.Read(b)
-	if n > 0 {
-		c.greeted.Store(true)
+	if n > 0 && c.greeted.CompareAndSwap(false, true) {
+		// What is known of Redis is not known of what a new connection leads to. One that is never answered leads nowhere:
+		// else a node that hangs, and is tried at each check, would leave all of them in doubt.
+		c.link.doubt()
 	}
 	return n, c.mark(err)
 }

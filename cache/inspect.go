@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"github.com/redis/rueidis"
 )
@@ -18,16 +19,26 @@ const minVersion = 7
 // errUnsuitable says that Redis answers but must not be used as it is.
 var errUnsuitable = errors.New("redis cannot be used as the cache")
 
+// infoTimeout is how long the nodes of a cluster may take to tell of themselves. It leaves time for the probe, and is
+// longer than a dial, so that a node that cannot be reached is told from one that is slow.
+const infoTimeout = 250 * time.Millisecond
+
 // nodes is what the nodes of a Redis have in common.
 type nodes struct {
 	logs     bool // every node that answers keeps an append-only file
+	slow     bool // a node has not answered in time, and may yet take writes
 	replicas int  // that the master with the fewest has
 }
 
 // askNodes asks every node that answers. errUnsuitable: one is too old or drops records. A node that does not answer is
-// no error: where it is needed, the probe fails.
+// no error where another does: where it is needed, the probe fails.
 func askNodes(ctx context.Context, client rueidis.Client) (nodes, error) {
 	asked := client.Nodes()
+	if len(asked) > 1 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, infoTimeout)
+		defer cancel()
+	}
 	infos := make(chan nodeInfo, len(asked))
 	for _, node := range asked {
 		go func() {
@@ -41,6 +52,7 @@ func askNodes(ctx context.Context, client rueidis.Client) (nodes, error) {
 		info := <-infos
 		if info.err != nil {
 			err = errors.Join(err, info.err)
+			found.slow = found.slow || errors.Is(info.err, context.DeadlineExceeded)
 			continue
 		}
 		if fault := info.fault(); fault != nil {

@@ -174,14 +174,18 @@ func (l *link) durable() bool {
 var errUnchecked = errors.New("redis has not passed a check yet")
 
 // check connects where that was not done yet and inspects Redis. Where connections were made meanwhile, as in a cluster
-// by the first inspection, it inspects again: what it found must hold for all of them.
+// by the first inspection, it inspects again: what it found must hold for all of them. Where time is too short for that,
+// Redis counts as not durable.
 func (l *link) check(ctx context.Context) error {
 	client, err := l.connect(ctx)
 	if err != nil {
 		return unavailable("check", err)
 	}
-	for range maxInspections {
+	for i := range maxInspections {
 		if err := l.inspect(ctx, client); err != nil {
+			if i > 0 && !errors.Is(err, errUnsuitable) && !refused(err) {
+				break // Redis took writes a moment ago
+			}
 			return unavailable("check", err)
 		}
 		if l.settled() {
@@ -222,6 +226,8 @@ func (l *link) inspect(ctx context.Context, client rueidis.Client) error {
 	}
 	weak := ""
 	switch {
+	case found.slow:
+		weak = "a node of redis is slow to tell how it is set up"
 	case !found.logs && !l.vouched:
 		weak = "redis keeps no append-only file"
 	case found.replicas < l.replicas:

@@ -431,3 +431,47 @@ func TestRedis_ClusterNodeComesBack(t *testing.T) {
 		t.Errorf("took %d replies", len(got.Replies))
 	}
 }
+
+// I7: a replica of a cluster that hangs takes nothing with it: nothing is asked of it.
+func TestRedis_ClusterReplicaThatHangs(t *testing.T) {
+	cluster := testserver.RedisCluster(t)
+	replica := cluster.Replica(cluster.Nodes[0])
+	for _, node := range cluster.Nodes { // the cluster itself must not give the replica up
+		ask(t, dialNode(t, node.URL), "CONFIG", "SET", "cluster-node-timeout", "60000")
+	}
+	c := open(t, cache.RedisConfig{URL: cluster.URL})
+	if list := ask(t, dialNode(t, replica.URL), "CLIENT", "LIST"); !strings.Contains(list, "name=signal-device") {
+		t.Fatalf("the replica was not asked: %s", list)
+	}
+	ping := func() {
+		t.Helper()
+		if err := c.Ping(within(t, 400*time.Millisecond)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	replica.Stop()
+	ping()
+	if c.Durable() {
+		t.Error("durable although a node that is connected has not told how it is set up")
+	}
+	put(t, c, reply("r"))
+	eventually(t, "the connection to the replica is given up", func() bool {
+		ping()
+		return c.Durable()
+	})
+	ping()
+	if !c.Durable() {
+		t.Error("each try to reach the replica casts doubt on the others")
+	}
+	for _, node := range cluster.Nodes {
+		askNumber(t, dialNode(t, node.URL), "CLIENT", "KILL", "TYPE", "normal")
+	}
+	ping() // though the replica leaves it no time to inspect the new connections as well
+	eventually(t, "the new connections are trusted", func() bool {
+		ping()
+		return c.Durable()
+	})
+	if got := take(t, c); len(got.Replies) != 1 {
+		t.Errorf("took %d replies", len(got.Replies))
+	}
+}

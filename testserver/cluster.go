@@ -19,37 +19,77 @@ const (
 	askEvery      = 50 * time.Millisecond
 )
 
-// Cluster is a running Redis Cluster of three masters without replicas.
+// Cluster is a running Redis Cluster of three masters, without replicas but those that are added.
 type Cluster struct {
 	URL   string // redis://127.0.0.1:port?addr=…&addr=…
 	Nodes []*RedisServer
+
+	t        testing.TB
+	args     []string
+	meet     string // the command by which a node joins
+	replicas int
 }
 
 // RedisCluster starts a Redis Cluster and returns once every node serves. args are as for Redis.
 func RedisCluster(t testing.TB, args ...string) *Cluster {
 	t.Helper()
-	c := &Cluster{}
-	buses := make([]string, clusterNodes)
+	c := &Cluster{t: t, args: args}
 	for i := range clusterNodes {
-		buses[i] = strconv.Itoa(freePort(t)) // the default, 10,000 above the port, may not exist
-		node := Redis(t, append([]string{
-			"--cluster-enabled", "yes", "--cluster-port", buses[i], "--cluster-node-timeout", "2000",
-		}, args...)...)
-		c.Nodes = append(c.Nodes, node)
-	}
-	for i, node := range c.Nodes {
+		node := c.node()
 		first, next := i*clusterSlots/clusterNodes, (i+1)*clusterSlots/clusterNodes
 		node.do(fmt.Sprintf("CLUSTER ADDSLOTSRANGE %d %d", first, next-1))
-		host, port, _ := net.SplitHostPort(c.Nodes[0].Addr)
-		if i > 0 {
-			node.do(fmt.Sprintf("CLUSTER MEET %s %s %s", host, port, buses[0]))
-		}
+		c.Nodes = append(c.Nodes, node)
 	}
 	for _, node := range c.Nodes {
 		node.awaitCluster()
 	}
 	c.URL = c.Nodes[0].URL + "?addr=" + c.Nodes[1].Addr + "&addr=" + c.Nodes[2].Addr
 	return c
+}
+
+// node starts a node that joins the first one.
+func (c *Cluster) node() *RedisServer {
+	c.t.Helper()
+	bus := strconv.Itoa(freePort(c.t)) // the default, 10,000 above the port, may not exist
+	node := Redis(c.t, append([]string{
+		"--cluster-enabled", "yes", "--cluster-port", bus, "--cluster-node-timeout", "2000",
+	}, c.args...)...)
+	if c.meet == "" {
+		host, port, _ := net.SplitHostPort(node.Addr)
+		c.meet = fmt.Sprintf("CLUSTER MEET %s %s %s", host, port, bus)
+		return node
+	}
+	node.do(c.meet)
+	return node
+}
+
+// Replica adds a replica of one of the nodes and returns once it keeps up and every node tells clients of it.
+func (c *Cluster) Replica(master *RedisServer) *RedisServer {
+	c.t.Helper()
+	master.do("CONFIG SET repl-diskless-sync-delay 0")
+	master.do("CONFIG SET repl-ping-replica-period 1") // a replica that was sent nothing yet is not told of
+	replica := c.node()
+	replica.awaitAnswer("CLUSTER REPLICATE "+master.ID(), replica.Addr, func(answer string) bool { return answer == "+OK" })
+	c.t.Cleanup(replica.Kill) // as long as it writes its first append-only file it refuses SIGTERM
+	replica.awaitAnswer("WAIT 1 100", master.Addr, func(answer string) bool { return answer == ":1" })
+	c.replicas++
+	const told = `EVAL "local n = 0 for _, range in ipairs(redis.call('CLUSTER', 'SLOTS')) do n = n + #range - 2 end return n" 0`
+	all := fmt.Sprint(":", clusterNodes+c.replicas)
+	for _, node := range c.Nodes {
+		node.awaitAnswer(told, node.Addr, func(answer string) bool { return answer == all })
+	}
+	return replica
+}
+
+// ID returns the name of a node in its cluster.
+func (s *RedisServer) ID() string {
+	s.t.Helper()
+	answer, err := child.RedisDo(s.Addr, answerTimeout, `EVAL "return {ok = redis.call('CLUSTER', 'MYID')}" 0`)
+	id, ok := strings.CutPrefix(answer, "+")
+	if err != nil || !ok {
+		s.t.Fatalf("%s has no name: %q, %v", s.Addr, answer, err)
+	}
+	return id
 }
 
 // do runs a command that answers OK.
