@@ -30,8 +30,8 @@ type nodes struct {
 	replicas int  // that the master with the fewest has
 }
 
-// askNodes asks every node that answers. errUnsuitable: one is too old or drops records. A node that does not answer is
-// no error where another does: where it is needed, the probe fails.
+// askNodes asks every node that answers. errUnsuitable: one is too old or drops records. A node that refuses to tell is
+// an error, one that does not answer is none where another does: where it is needed, the probe fails.
 func askNodes(ctx context.Context, client rueidis.Client) (nodes, error) {
 	asked := client.Nodes()
 	if len(asked) > 1 {
@@ -48,9 +48,14 @@ func askNodes(ctx context.Context, client rueidis.Client) (nodes, error) {
 	}
 	found := nodes{logs: true, replicas: math.MaxInt}
 	var err error
+	failed := 0
 	for range asked {
 		info := <-infos
+		if refused(info.err) {
+			return nodes{}, info.err
+		}
 		if info.err != nil {
+			failed++
 			err = errors.Join(err, info.err)
 			found.slow = found.slow || errors.Is(info.err, context.DeadlineExceeded)
 			continue
@@ -63,7 +68,7 @@ func askNodes(ctx context.Context, client rueidis.Client) (nodes, error) {
 			found.replicas = min(found.replicas, info.replicas())
 		}
 	}
-	if err != nil && len(asked) == 1 {
+	if failed == len(asked) {
 		return nodes{}, err
 	}
 	return found, nil

@@ -53,9 +53,23 @@ func TestRedis_UserOfItsOwnOnSeveralNodes(t *testing.T) {
 		}
 	}
 	t.Run("Cluster", func(t *testing.T) {
+		const more = "+cluster|slots +cluster|shards"
 		cluster := testserver.RedisCluster(t)
-		user(t, "+cluster|slots +cluster|shards", cluster.Nodes...)
+		user(t, more, cluster.Nodes...)
 		use(t, cluster.URL)
+
+		// I2: nothing is durable that nobody may look at, be it on one node only.
+		for _, nodes := range [][]*testserver.RedisServer{cluster.Nodes[:1], cluster.Nodes} {
+			user(t, more+" -info", nodes...)
+			c, err := cache.OpenRedis(t.Context(), cache.RedisConfig{URL: strings.Replace(cluster.URL, "//", "//cache:secret@", 1)})
+			if err == nil {
+				c.Close()
+				t.Fatalf("opened without +info on %d nodes", len(nodes))
+			}
+			if text := err.Error(); !strings.Contains(text, "redis refuses this service") {
+				t.Errorf("without +info on %d nodes: the error is %q", len(nodes), text)
+			}
+		}
 	})
 	t.Run("Sentinel", func(t *testing.T) {
 		master := testserver.Redis(t)
