@@ -1,9 +1,11 @@
 package cache
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"net"
+	"slices"
 	"sync/atomic"
 )
 
@@ -37,6 +39,7 @@ type freshConn struct {
 	link    *link
 	greeted atomic.Bool // an answer to the handshake has come
 	used    atomic.Bool // a command was written
+	last    []byte      // the last bytes that were read; only Read uses it
 }
 
 // Read implements net.Conn.
@@ -47,7 +50,27 @@ func (c *freshConn) Read(b []byte) (int, error) {
 		// else a node that hangs, and is tried at each check, would leave all of them in doubt.
 		c.link.doubt()
 	}
+	c.notice(b[:n])
 	return n, c.mark(err)
+}
+
+// notice counts answers by which a cluster sends a call to another node. rueidis follows them and does not tell. What is
+// no such answer but part of a reply only makes a put less sure than it is.
+func (c *freshConn) notice(b []byte) {
+	if c.link.replicas == 0 {
+		return
+	}
+	const overlap = len("-MOVED ") - 1 // one may come in two pieces
+	seam := slices.Concat(c.last, b[:min(len(b), overlap)])
+	if redirects(seam) || redirects(b) {
+		c.link.redirects.Add(1)
+	}
+	c.last = slices.Concat(c.last, b[max(0, len(b)-overlap):])
+	c.last = c.last[max(0, len(c.last)-overlap):]
+}
+
+func redirects(b []byte) bool {
+	return bytes.Contains(b, []byte("-MOVED ")) || bytes.Contains(b, []byte("-ASK "))
 }
 
 // Write implements net.Conn.

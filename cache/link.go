@@ -33,7 +33,8 @@ type link struct {
 	replicas int
 	log      *slog.Logger
 
-	shift atomic.Int64 // ms; only tests move it
+	shift     atomic.Int64 // ms; only tests move it
+	redirects atomic.Int64 // so often a cluster sent a call to another node; counted only where replicas are asked for
 
 	current    atomic.Pointer[session] // nil until a check was passed
 	background sync.WaitGroup

@@ -94,7 +94,11 @@ func (r *Redis) Put(ctx context.Context, replies []device.Reply) ([]dispatch.Put
 	}
 	results := make([]dispatch.PutResult, len(replies))
 	short := false
-	for g, a := range s.run(ctx, r.scripts.put, calls, ask) {
+	redirects := r.link.redirects.Load()
+	answers := s.run(ctx, r.scripts.put, calls, ask)
+	// The WAIT of a put that was sent on to another node stayed with the first one, and speaks of its replicas.
+	unsure := r.link.redirects.Load() != redirects
+	for g, a := range answers {
 		if a.err != nil {
 			return nil, failure("put", a.err)
 		}
@@ -104,7 +108,7 @@ func (r *Redis) Put(ctx context.Context, replies []device.Reply) ([]dispatch.Put
 		}
 		for j, i := range groups[g] {
 			results[i] = dispatch.PutResult(codes[j]) // put.lua numbers them alike
-			if a.replicas < r.replicas && (results[i] == dispatch.Stored || results[i] == dispatch.Duplicate) {
+			if (unsure || a.replicas < r.replicas) && (results[i] == dispatch.Stored || results[i] == dispatch.Duplicate) {
 				results[i] = dispatch.Unsafe
 			}
 		}

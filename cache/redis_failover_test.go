@@ -275,3 +275,33 @@ func TestRedis_SentinelFailsOver(t *testing.T) {
 		t.Errorf("put without a replica: %v", got)
 	}
 }
+
+// I2: what a put is told of another node's replicas says nothing of it.
+func TestRedis_ClusterSendsAPutToAnotherNode(t *testing.T) {
+	cluster := testserver.RedisCluster(t)
+	replicas := make([]*testserver.RedisServer, len(cluster.Nodes))
+	for i, node := range cluster.Nodes {
+		replicas[i] = cluster.Replica(node)
+	}
+	c := open(t, cache.RedisConfig{URL: cluster.URL, Replicas: 1})
+	putSafe(t, c, reply("first"))
+	eventually(t, "the replicas are trusted", func() bool { return c.Ping(t.Context()) == nil && c.Durable() })
+	from, slot := 0, int64(0)
+	for i, node := range cluster.Nodes {
+		admin := dialNode(t, node.URL)
+		if found := keys(t, admin, "r{*"); len(found) > 0 {
+			from, slot = i, askNumber(t, admin, "CLUSTER", "KEYSLOT", found[0])
+		}
+	}
+	to := (from + 1) % len(cluster.Nodes)
+	old, next := cluster.Nodes[from], cluster.Nodes[to]
+	a, b := dialNode(t, old.URL), dialNode(t, next.URL)
+	ask(t, a, "FLUSHALL")
+	replicas[to].Stop()
+	number := fmt.Sprint(slot)
+	ask(t, b, "CLUSTER", "SETSLOT", number, "NODE", next.ID())
+	ask(t, a, "CLUSTER", "SETSLOT", number, "NODE", next.ID())
+	if got := put(t, c, reply("moved")); got != dispatch.Unsafe {
+		t.Errorf("put by way of MOVED, which no replica has: %v", got)
+	}
+}
