@@ -11,11 +11,11 @@ import (
 )
 
 const (
-	maxInFlight  = 4_000                  // exchanges; one beyond is not begun
-	sendFor      = 5 * time.Second        // how long a client tries to send one command
-	retryPause   = 200 * time.Millisecond // before a call that failed is made again
-	giveUpAfter  = 16 * time.Second       // since the acceptance: longer than any reply_by of the catalogue
-	longestDelay = 150                    // milliseconds until a camera answers
+	maxInFlight  = 4_000            // exchanges; one beyond is not begun
+	sendFor      = 5 * time.Second  // how long a client tries to send one command
+	retryPause   = time.Second      // before a call that failed is made again, as Retry-After asks
+	giveUpAfter  = 16 * time.Second // since the acceptance: longer than any reply_by of the catalogue
+	longestDelay = 150              // milliseconds until a camera answers
 
 	longestAbsence = 8 * time.Second // of a client that does not poll at once; less than the read grace
 )
