@@ -91,7 +91,7 @@ func (a *App) startAPI(ctx context.Context, o APIOptions, b BrokerAccess) (*api,
 		return nil, err
 	}
 	link, err := brokerlink.Dial(brokerlink.Config{
-		Addrs: b.Addrs, CAFile: b.CA, CertFile: b.Cert, KeyFile: b.Key,
+		Addrs: b.Addrs, CAFile: b.CA, CertFile: b.Cert, KeyFile: b.Key, Silence: brokerlink.Silence,
 	})
 	if err != nil {
 		return nil, err

@@ -3,8 +3,7 @@
 //
 // It keeps one connection to each broker node and uses the first that is ready. It repeats nothing by itself: a call that
 // was not sent is BrokerUnavailable, one that was cut after it was sent is OutcomeUnknown where it may have changed
-// something. A connection on which nothing comes in for 4 s is given up, also where nothing is asked: Ping is called
-// more often than that by package dispatch. A Link is safe for concurrent use.
+// something. A Link is safe for concurrent use.
 package brokerlink
 
 import (
@@ -34,7 +33,16 @@ type Config struct {
 	CAFile   string   // PEM of the CA of the broker's server certificate
 	CertFile string   // PEM of the client certificate with the role "service", or "operator" for ImportDevice
 	KeyFile  string
+
+	// A connection on which nothing comes in for so long is given up, also where nothing is asked: whoever sets it calls Ping
+	// more often. 0: an answer may take as long as the call's context allows.
+	Silence time.Duration
 }
+
+// Silence suits package dispatch. It is more than the 3.1 s that lie between two of its pings at most, and less than TCP
+// lets pass between the fourth and the fifth time that it sends a lost packet, so that the end of an outage is noticed
+// within 2 s (0.2+0.4+0.8+1.6+3.2 s).
+const Silence = 4 * time.Second
 
 // Link is a connection to the broker.
 type Link struct {
@@ -50,9 +58,6 @@ const (
 	// Windows of a fixed size: with windows that adapt, gRPC measures the line with a ping for nearly every answer.
 	streamWindow     = maxMessage
 	connectionWindow = 4 * maxMessage
-	// More than the 3.1 s between two of dispatch's pings at most. Less than TCP lets pass between the fourth and the fifth
-	// time that it sends a lost packet, so that the end of an outage is noticed within 2 s (0.2+0.4+0.8+1.6+3.2 s).
-	silence = 4 * time.Second
 )
 
 // Dial prepares the connection. It does not wait for the broker, which may be started later; an unreadable or
@@ -79,7 +84,7 @@ func Dial(cfg Config) (*Link, error) {
 			MinConnectTimeout: 400 * time.Millisecond, // I7: one attempt at one node
 		}),
 		grpc.WithStaticStreamWindowSize(streamWindow), grpc.WithStaticConnWindowSize(connectionWindow),
-		grpc.WithContextDialer(connect), // and none of gRPC's own pings: they go by the wall clock, and end when that is set back
+		grpc.WithContextDialer(cfg.connect), // and none of gRPC's own pings: they go by the wall clock, and end when that is set back
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage), grpc.MaxCallSendMsgSize(maxMessage)),
 	)
 	if err != nil {
@@ -95,18 +100,21 @@ func Dial(cfg Config) (*Link, error) {
 }
 
 // line is a connection that fails once nothing has come in for some time.
-type line struct{ net.Conn }
+type line struct {
+	net.Conn
+	silence time.Duration
+}
 
-func connect(ctx context.Context, addr string) (net.Conn, error) {
+func (cfg Config) connect(ctx context.Context, addr string) (net.Conn, error) {
 	conn, err := new(net.Dialer).DialContext(ctx, "tcp", addr)
-	if err != nil {
-		return nil, err
+	if err != nil || cfg.Silence == 0 {
+		return conn, err
 	}
-	return line{conn}, nil
+	return line{conn, cfg.Silence}, nil
 }
 
 func (l line) Read(p []byte) (int, error) {
-	if err := l.SetReadDeadline(time.Now().Add(silence)); err != nil {
+	if err := l.SetReadDeadline(time.Now().Add(l.silence)); err != nil {
 		return 0, err
 	}
 	return l.Conn.Read(p)

@@ -54,7 +54,7 @@ func dialThroughProxy(t *testing.T) (*proxy, *brokerlink.Link) {
 	b, cfg := start(t)
 	t.Cleanup(func() { stop(t, b) })
 	p := newProxy(t, cfg.Addrs[0])
-	cfg.Addrs = []string{p.addr()}
+	cfg.Addrs, cfg.Silence = []string{p.addr()}, brokerlink.Silence
 	l := dial(t, cfg)
 	if err := l.Ping(t.Context()); err != nil {
 		t.Fatal(err)
