@@ -94,10 +94,8 @@ func (l *load) exchange(ctx context.Context, n int, rng *rand.Rand) {
 	if n%6 == 1 { // comes back later: meanwhile the reply waits in the queue, or in the cache, where others' polls bring it
 		hold(ctx, time.Duration(rng.Int64N(int64(longestAbsence))))
 	}
-	if n%4 == 2 && !l.plain { // polls for whatever is there, as an old panel does
-		if _, ok := l.s.http.poll(ctx, x.anyAPI(), x.who, x.device, nil, 0); !ok {
-			x.askAgain(ctx)
-		}
+	if n%4 == 2 && !l.plain {
+		x.readAny(ctx)
 	}
 	x.awaitFinal(ctx)
 }
@@ -127,12 +125,14 @@ func (x *exchange) send(ctx context.Context) bool {
 			return x.id != ""
 		case r.status == http.StatusServiceUnavailable && r.code != "outcome_unknown":
 			// nothing happened: again
+		case r.code == tooManyUnread:
+			x.readAny(ctx)
 		case r.status == 0, r.status == http.StatusServiceUnavailable:
 			if x.key == "" {
 				return false
 			}
 		default:
-			return false // refused for a reason: offline, too many unread
+			return false // refused for a reason
 		}
 	}
 	return false
@@ -191,6 +191,14 @@ func (x *exchange) awaitFinal(ctx context.Context) {
 		case "unverified":
 			x.pause(ctx)
 		}
+	}
+}
+
+// readAny polls for whatever is there, as an old panel does, and as somebody has to whose commands are refused because too
+// many replies are unread: who gave up in an outage has left some.
+func (x *exchange) readAny(ctx context.Context) {
+	if _, ok := x.load.s.http.poll(ctx, x.anyAPI(), x.who, x.device, nil, 0); !ok {
+		x.askAgain(ctx)
 	}
 }
 

@@ -32,6 +32,9 @@ const (
 	strange      = "harness out of order" // the harness itself could not do what it should
 )
 
+// tooManyUnread is why a client has to read before it sends again.
+const tooManyUnread = "too_many_unread"
+
 // noRecord is what is told of a request whose record is not there.
 const noRecord = "request_not_found"
 
@@ -290,8 +293,8 @@ func wrongAtAnyTime(a answer) string {
 // refusals are what a good call may be refused for, by what it does: a camera that a fault has cut off, replies that nobody
 // could read meanwhile, a record that made room for newer ones.
 var refusals = map[string]string{
-	opSend:  "device_offline too_many_unread",
-	opWait:  "device_offline too_many_unread", // a send that waits
+	opSend:  "device_offline " + tooManyUnread,
+	opWait:  "device_offline " + tooManyUnread, // a send that waits
 	opState: noRecord,
 }
 

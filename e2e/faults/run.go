@@ -323,6 +323,9 @@ func (r *run) amissAt(ctx context.Context, i int) string {
 	q := x.request(opWait)
 	q.header.Set("Prefer", "wait=2")
 	sent := r.http.do(ctx, i, who, q)
+	if sent.code == tooManyUnread {
+		r.http.poll(ctx, i, who, x.device, nil, 0)
+	}
 	if got := x.accept(sent); !got.final(x.id) {
 		return fmt.Sprintf("API %d: no whole exchange: %d %s %s", i, sent.status, sent.code, sent.err)
 	}
