@@ -17,7 +17,7 @@ const (
 	foreignCameras = 6
 	ownCameras     = 2
 	startWithin    = 30 * time.Second
-	recoverWithin  = 15 * time.Second
+	recoverWithin  = 30 * time.Second // of a machine that has to catch up with the load of an outage, too
 	probeEvery     = 50 * time.Millisecond
 	progressEvery  = 5 * time.Second
 	drainWorkers   = 8

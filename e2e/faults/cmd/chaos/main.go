@@ -20,6 +20,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"runtime/debug"
 	"strings"
 	"syscall"
 	"time"
@@ -36,7 +37,12 @@ const (
 	exitFailed
 )
 
+// moreGarbage spends memory, of which the journal of a long run takes much anyway, to leave the processors to the system that
+// is tried.
+const moreGarbage = 400
+
 func main() {
+	debug.SetGCPercent(moreGarbage)
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	code := run(ctx, os.Args[1:], os.Stdout)
 	stop()
