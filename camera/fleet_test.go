@@ -29,6 +29,7 @@ func TestFleet_RunsAllItsCameras(t *testing.T) {
 			t.Errorf("%s on %s", r.body, r.topic)
 		}
 	}
+	eventually(t, "every reply has its PUBACK", func() bool { return f.Stats().RepliesAcked == n }) // a subscriber has it sooner
 	stop()
 	if got := f.Stats(); got.CommandsExecuted != n || got.RepliesAcked != n || got.Connections != n || got.Reconnects != 0 {
 		t.Errorf("%+v", got)

@@ -199,22 +199,32 @@ func (c *caller) poll(ctx context.Context, at int, who client, device string, id
 	return got, true
 }
 
-// answered lists the newest of a client's requests to a device that have a reply, as many as one poll may ask for. It reports
-// false where there was no good answer.
+// maxAnswered is how many of its requests a client looks through whose replies it may not have got: more than it makes in
+// several minutes. It does not ask by time, because clocks are moved.
+const maxAnswered = 2_000
+
+// answered lists the newest of a client's requests to a device that have a reply. It reports false where there was no good
+// answer.
 func (c *caller) answered(ctx context.Context, at int, who client, device string) (ids []string, ok bool) {
 	query := url.Values{"device": {device}, "state": {"answered", "progress"}, "limit": {strconv.Itoa(maxPollIDs)}}
-	var got struct {
-		Items []struct {
-			RequestID string `json:"request_id"`
-		} `json:"items"`
+	for {
+		var got struct {
+			Items []struct {
+				RequestID string `json:"request_id"`
+			} `json:"items"`
+			NextCursor *string `json:"next_cursor"`
+		}
+		if err := c.do(ctx, at, who, request{op: opState, method: http.MethodGet, path: "/v1/requests?" + query.Encode()}).into(&got); err != nil {
+			return nil, false
+		}
+		for _, item := range got.Items {
+			ids = append(ids, item.RequestID)
+		}
+		if got.NextCursor == nil || len(ids) >= maxAnswered {
+			return ids, true
+		}
+		query.Set("cursor", *got.NextCursor)
 	}
-	if err := c.do(ctx, at, who, request{op: opState, method: http.MethodGet, path: "/v1/requests?" + query.Encode()}).into(&got); err != nil {
-		return nil, false
-	}
-	for _, item := range got.Items {
-		ids = append(ids, item.RequestID)
-	}
-	return ids, true
 }
 
 func (c *caller) noteReplies(who client, asked time.Time, got *replies) {

@@ -45,8 +45,7 @@ func (r *run) askDuring(ctx context.Context, f *Fault) (ask func()) {
 // putOne makes an exchange whose reply its client does not read: another one's poll moves it into the cache. nil: that
 // failed.
 func (r *run) putOne(ctx context.Context) *exchange {
-	x := &exchange{load: r.load, who: r.clients[1], device: r.load.devices[0], command: "exchange",
-		args: map[string]any{"nonce": fmt.Sprintf("cached-%d", time.Now().UnixNano())}}
+	x := r.load.probe(r.clients[1], fmt.Sprintf("cached-%d", time.Now().UnixNano()))
 	x.attempt()
 	x.accept(r.http.do(ctx, 0, x.who, x.request(opSend)))
 	acked := r.await(ctx, putWithin, "a PUBACK", func() (acked bool) {
@@ -59,6 +58,9 @@ func (r *run) putOne(ctx context.Context) *exchange {
 	// Another client's poll without ids empties the whole queue, unless it finds something of its own in the cache.
 	moved := r.await(ctx, putWithin, "a look into the queue", func() bool {
 		got, ok := r.http.poll(ctx, 0, r.clients[0], x.device, nil, 0)
+		if !ok {
+			r.load.probe(r.clients[0], "").askAgain(ctx)
+		}
 		return ok && len(got.Replies) == 0
 	})
 	if moved != nil {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/http"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -111,6 +112,14 @@ type exchange struct {
 	id      string
 }
 
+// probe is an exchange beside the load, with its first device.
+func (l *load) probe(who client, nonce string) *exchange {
+	return &exchange{
+		load: l, rng: rand.New(rand.NewPCG(l.seed, uint64(time.Now().UnixNano()))), who: who, device: l.devices[0],
+		command: "exchange", args: map[string]any{"nonce": nonce},
+	}
+}
+
 func (x *exchange) anyAPI() int { return x.rng.IntN(apiCount) }
 
 // send reports whether the service has accepted the command. A client without a key does not repeat what may have been
@@ -202,16 +211,19 @@ func (x *exchange) readAny(ctx context.Context) {
 	}
 }
 
-// askAgain is what a client does whose poll without ids was cut: it looks which of its requests have a reply, and asks for
-// those by id while their grace lasts, until no answer says that there is more.
+// askAgain is what a client does whose poll without ids was cut: it looks which of its requests have a reply, all of them,
+// for what was taken may be old, and asks for those by id while their grace lasts, until no answer says that there is more.
 func (x *exchange) askAgain(ctx context.Context) {
-	for until := time.Now().Add(giveUpAfter); time.Now().Before(until); x.pause(ctx) {
+	for until := time.Now().Add(readGrace); time.Now().Before(until); x.pause(ctx) {
 		ids, ok := x.load.s.http.answered(ctx, x.anyAPI(), x.who, x.device)
-		var got replies
-		if ok && len(ids) > 0 {
-			got, ok = x.load.s.http.poll(ctx, x.anyAPI(), x.who, x.device, ids, 0)
+		for some := range slices.Chunk(ids, maxPollIDs) {
+			var got replies
+			if ok {
+				got, ok = x.load.s.http.poll(ctx, x.anyAPI(), x.who, x.device, some, 0)
+			}
+			ok = ok && !got.mayFindMore()
 		}
-		if ok && !got.mayFindMore() {
+		if ok {
 			return
 		}
 	}

@@ -70,13 +70,12 @@ func (r *Report) Summary() string {
 		return text + "every promise was kept\n"
 	}
 	text += fmt.Sprintf("BROKEN: %s\n", v.kinds())
-	const most = 20
-	for i, x := range v.Violations {
-		if i == most {
-			text += fmt.Sprintf("… and %d more\n", len(v.Violations)-most)
-			break
+	const most = 5 // of each kind: a grave one must not be the last of many
+	told := map[string]int{}
+	for _, x := range v.Violations {
+		if told[x.Kind]++; told[x.Kind] <= most {
+			text += fmt.Sprintf("  %7.2fs %s: %s\n", x.At.Sub(r.Began).Seconds(), x.Kind, x.Detail)
 		}
-		text += fmt.Sprintf("  %7.2fs %s: %s\n", x.At.Sub(r.Began).Seconds(), x.Kind, x.Detail)
 	}
 	return text
 }

@@ -318,13 +318,13 @@ func (r *run) amissAt(ctx context.Context, i int) string {
 		return fmt.Sprintf("API %d: %d %s, degraded: %q", i, me.status, me.err, me.degraded)
 	}
 	nonce := fmt.Sprintf("probe-%d", time.Now().UnixNano())
-	x := exchange{load: r.load, who: who, device: r.load.devices[0], command: "exchange", args: map[string]any{"nonce": nonce}}
+	x := r.load.probe(who, nonce)
 	x.attempt()
 	q := x.request(opWait)
 	q.header.Set("Prefer", "wait=2")
 	sent := r.http.do(ctx, i, who, q)
 	if sent.code == tooManyUnread {
-		r.http.poll(ctx, i, who, x.device, nil, 0)
+		x.readAny(ctx)
 	}
 	if got := x.accept(sent); !got.final(x.id) {
 		return fmt.Sprintf("API %d: no whole exchange: %d %s %s", i, sent.status, sent.code, sent.err)
