@@ -3,7 +3,6 @@ package faults
 import (
 	"context"
 	"encoding/json"
-	"fmt"
 	"net/http"
 	"slices"
 	"time"
@@ -45,7 +44,7 @@ func (r *run) askDuring(ctx context.Context, f *Fault) (ask func()) {
 // putOne makes an exchange whose reply its client does not read: another one's poll moves it into the cache. nil: that
 // failed.
 func (r *run) putOne(ctx context.Context) *exchange {
-	x := r.load.probe(r.clients[1], fmt.Sprintf("cached-%d", time.Now().UnixNano()))
+	x := r.load.probe(r.clients[1])
 	x.attempt()
 	x.accept(r.http.do(ctx, 0, x.who, x.request(opSend)))
 	acked := r.await(ctx, putWithin, "a PUBACK", func() (acked bool) {
@@ -57,10 +56,7 @@ func (r *run) putOne(ctx context.Context) *exchange {
 	}
 	// Another client's poll without ids empties the whole queue, unless it finds something of its own in the cache.
 	moved := r.await(ctx, putWithin, "a look into the queue", func() bool {
-		got, ok := r.http.poll(ctx, 0, r.clients[0], x.device, nil, 0)
-		if !ok {
-			r.load.probe(r.clients[0], "").askAgain(ctx)
-		}
+		got, ok := r.load.probe(r.clients[0]).readAny(ctx)
 		return ok && len(got.Replies) == 0
 	})
 	if moved != nil {

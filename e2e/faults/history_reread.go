@@ -35,10 +35,7 @@ func (r *run) reread(ctx context.Context, loaded time.Time) error {
 }
 
 func (r *run) askFor(ctx context.Context, again map[place][]string) error {
-	byName := map[string]client{}
-	for _, c := range r.clients {
-		byName[c.name] = c
-	}
+	byName := r.clientsByName()
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(drainWorkers)
 	n := 0

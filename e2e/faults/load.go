@@ -113,10 +113,11 @@ type exchange struct {
 }
 
 // probe is an exchange beside the load, with its first device.
-func (l *load) probe(who client, nonce string) *exchange {
+func (l *load) probe(who client) *exchange {
+	now := uint64(time.Now().UnixNano())
 	return &exchange{
-		load: l, rng: rand.New(rand.NewPCG(l.seed, uint64(time.Now().UnixNano()))), who: who, device: l.devices[0],
-		command: "exchange", args: map[string]any{"nonce": nonce},
+		load: l, rng: rand.New(rand.NewPCG(l.seed, now)), who: who, device: l.devices[0],
+		command: "exchange", args: map[string]any{"nonce": fmt.Sprintf("probe-%d", now)},
 	}
 }
 
@@ -205,10 +206,12 @@ func (x *exchange) awaitFinal(ctx context.Context) {
 
 // readAny polls for whatever is there, as an old panel does, and as somebody has to whose commands are refused because too
 // many replies are unread: who gave up in an outage has left some.
-func (x *exchange) readAny(ctx context.Context) {
-	if _, ok := x.load.s.http.poll(ctx, x.anyAPI(), x.who, x.device, nil, 0); !ok {
+func (x *exchange) readAny(ctx context.Context) (replies, bool) {
+	got, ok := x.load.s.http.poll(ctx, x.anyAPI(), x.who, x.device, nil, 0)
+	if !ok {
 		x.askAgain(ctx)
 	}
+	return got, ok
 }
 
 // askAgain is what a client does whose poll without ids was cut: it looks which of its requests have a reply, all of them,

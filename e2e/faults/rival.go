@@ -332,11 +332,8 @@ func (r *run) contend(ctx context.Context, c contender, f *Fault, each time.Dura
 func (r *run) firstExchange(ctx context.Context) time.Duration {
 	began := time.Now()
 	for i := range r.apis {
-		for n := 0; ; n++ {
-			x := exchange{
-				load: r.load, who: r.clients[0], device: r.load.devices[0], command: "exchange",
-				args: map[string]any{"nonce": fmt.Sprintf("probe-%d-%d", i, n)},
-			}
+		for {
+			x := r.load.probe(r.clients[0])
 			x.attempt()
 			x.accept(r.http.do(ctx, i, x.who, x.request(opSend)))
 			if x.id != "" {

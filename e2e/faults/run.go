@@ -17,7 +17,7 @@ const (
 	foreignCameras = 6
 	ownCameras     = 2
 	startWithin    = 30 * time.Second
-	recoverWithin  = 30 * time.Second // of a machine that has to catch up with the load of an outage, too
+	recoverWithin  = 15 * time.Second
 	probeEvery     = 50 * time.Millisecond
 	progressEvery  = 5 * time.Second
 	drainWorkers   = 8
@@ -317,8 +317,7 @@ func (r *run) amissAt(ctx context.Context, i int) string {
 	if me.status != 200 || me.degraded != "" {
 		return fmt.Sprintf("API %d: %d %s, degraded: %q", i, me.status, me.err, me.degraded)
 	}
-	nonce := fmt.Sprintf("probe-%d", time.Now().UnixNano())
-	x := r.load.probe(who, nonce)
+	x := r.load.probe(who)
 	x.attempt()
 	q := x.request(opWait)
 	q.header.Set("Prefer", "wait=2")
@@ -399,10 +398,7 @@ func (r *run) readRest(ctx context.Context, at int, who client, device string, i
 
 // askStates asks how every accepted request ended.
 func (r *run) askStates(ctx context.Context) error {
-	byName := map[string]client{}
-	for _, c := range r.clients {
-		byName[c.name] = c
-	}
+	byName := r.clientsByName()
 	type question struct {
 		id  string
 		who client

@@ -96,7 +96,7 @@ const brokerBudget = 1400 * time.Millisecond
 // needsNothing: no call fails for want of the cache. One that says, after all its time, that it does not know is none of
 // the fault's: the machine stood still (I7).
 func needsNothing(a answer) string {
-	if a.status < http.StatusInternalServerError || a.took >= brokerBudget {
+	if a.status < http.StatusInternalServerError || a.code == "outcome_unknown" && a.took >= brokerBudget {
 		return ""
 	}
 	return fmt.Sprintf("%d %s after %s", a.status, a.code, a.took.Round(time.Millisecond))

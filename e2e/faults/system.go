@@ -215,6 +215,14 @@ func (s *system) createClients(tokens string) error {
 	return errors.Join(append(errs, err)...)
 }
 
+func (s *system) clientsByName() map[string]client {
+	byName := map[string]client{}
+	for _, c := range s.clients {
+		byName[c.name] = c
+	}
+	return byName
+}
+
 // newClock makes the clock of one process, and returns the variable of its environment that names it.
 func (s *system) newClock(name string) (*clock, string, error) {
 	path := filepath.Join(s.dir, name+".clock")
