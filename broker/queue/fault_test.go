@@ -185,13 +185,7 @@ func TestPut_WhatFailsIsBounded(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	gate := make(chan struct{})
-	letGo := sync.OnceFunc(func() { close(gate) })
-	t.Cleanup(letGo)
-	first, told := reply(cam, s.request(cam, alice), 0, true, "first"), make(chan struct{})
-	first.Done = func(error) { close(told); <-gate }
-	s.queue.Put(first)
-	<-told // from here on the stream is given nothing
+	letGo := s.holdStream()
 	if err := s.engine.JetStream().DeleteStream(t.Context(), "QUEUE"); err != nil {
 		t.Fatal(err)
 	}

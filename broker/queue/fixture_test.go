@@ -146,6 +146,18 @@ func reply(dev device.ID, id device.RequestID, seq int, final bool, body string)
 	return &queue.Reply{Device: dev, ID: id, Claims: claims, Seq: seq, Final: final, Body: []byte(body)}
 }
 
+// holdStream stores one reply and gives the stream nothing from then on, until it is let go.
+func (s *shed) holdStream() (letGo func()) {
+	gate, told := make(chan struct{}), make(chan struct{})
+	letGo = sync.OnceFunc(func() { close(gate) })
+	s.t.Cleanup(letGo)
+	first := reply(cam, s.request(cam, alice), 0, true, "first")
+	first.Done = func(error) { close(told); <-gate }
+	s.queue.Put(first)
+	<-told
+	return letGo
+}
+
 // offer puts a reply in and returns what Done will be called with.
 func (s *shed) offer(r *queue.Reply) <-chan error {
 	done := make(chan error, 1)

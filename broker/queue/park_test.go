@@ -2,7 +2,6 @@ package queue_test
 
 import (
 	"strconv"
-	"sync"
 	"testing"
 
 	"signaldevice/broker/queue"
@@ -25,13 +24,7 @@ func TestPut_EmptyReplyThatWaits(t *testing.T) {
 func TestPut_StreamIsBehind(t *testing.T) {
 	const ahead, more = 8192, 20
 	s := newShed(t, func(c *queue.Config) { c.MaxReplies = 2 * ahead })
-	gate := make(chan struct{})
-	open := sync.OnceFunc(func() { close(gate) })
-	t.Cleanup(open)
-	first, told := reply(cam, s.request(cam, alice), 0, true, "first"), make(chan struct{})
-	first.Done = func(error) { close(told); <-gate }
-	s.queue.Put(first)
-	<-told // from here on the stream is given nothing
+	open := s.holdStream()
 	var id device.RequestID
 	var dones []<-chan error
 	for i := range ahead + more {
