@@ -254,6 +254,66 @@ func TestAppender_NothingOvertakesWhatFails(t *testing.T) {
 	}
 }
 
+// Of a few messages one of each key is under way at a time. A refused one takes those of its key behind it with it, and no
+// others. A stream without an answer is not asked again for those that wait.
+func TestAppender_FewMessages(t *testing.T) {
+	for _, c := range []struct {
+		keys   string // of the messages, a letter each; none: a dash; of the refused one: a capital
+		gone   bool   // the stream
+		stored string // the indices of those
+		failed string // and of these, in the order in which they are told
+	}{
+		{keys: "aaaaa", stored: "01234"},
+		{keys: "ababa", stored: "01234"},
+		{keys: "-----", stored: "01234"},
+		{keys: "Aaaaa", failed: "43210"},
+		{keys: "aaAaa", stored: "01", failed: "432"},
+		{keys: "abAba", stored: "013", failed: "42"},
+		{keys: "aA-ba-b", stored: "02356", failed: "41"},
+		{keys: "-a-b-", gone: true, failed: "01234"},
+		{keys: "cab-c", gone: true, failed: "40123"},
+	} {
+		t.Run(c.keys, func(t *testing.T) {
+			e := newEngine(t)
+			a := newAppender(t, e)
+			busy := block(t, a)
+			done := make(chan outcome, len(c.keys))
+			for i, key := range strings.Split(c.keys, "") {
+				m := &stream.Append{
+					Subject: fmt.Sprint("t.", i), Key: strings.Trim(strings.ToLower(key), "-"),
+					Done: func(seq uint64, err error) { done <- outcome{i, seq, err} },
+				}
+				if key != strings.ToLower(key) {
+					m.Header = nats.Header{"Nats-Expected-Last-Subject-Sequence": {"9"}}
+				}
+				if err := a.TryAppend(m); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if c.gone {
+				if err := e.JetStream().DeleteStream(t.Context(), name); err != nil {
+					t.Fatal(err)
+				}
+			}
+			busy()
+			var stored, failed string
+			for range c.keys {
+				switch o := <-done; {
+				case o.err == nil:
+					stored += strconv.Itoa(o.i)
+				case !c.gone && !stream.NotStored(o.err):
+					t.Errorf("message %d: %v", o.i, o.err)
+				default:
+					failed += strconv.Itoa(o.i)
+				}
+			}
+			if stored != c.stored || failed != c.failed {
+				t.Errorf("stored %q, failed %q", stored, failed)
+			}
+		})
+	}
+}
+
 // A repeated append, whose first answer was lost, stores nothing and is told the place of the first: alone and in a batch.
 func TestAppender_RepeatedMessageID(t *testing.T) {
 	e := newEngine(t)
@@ -620,19 +680,24 @@ func TestToken_SortsAndComesBack(t *testing.T) {
 	}
 }
 
-// BenchmarkAppend stores messages of 1 KB with fsync; each writer waits for its own before the next one.
+// BenchmarkAppend stores messages of 1 KB with fsync; each writer waits for its own before the next one. Their keys are all
+// different, or one of so many.
 func BenchmarkAppend(b *testing.B) {
-	for _, writers := range []int{1, 10, 50, 1000} {
-		b.Run(fmt.Sprintf("writers=%d", writers), func(b *testing.B) {
+	for _, c := range []struct{ writers, keys int }{{1, 0}, {10, 0}, {50, 0}, {1000, 0}, {5, 1}, {10, 1}, {10, 4}, {50, 1}} {
+		b.Run(fmt.Sprintf("writers=%d/keys=%d", c.writers, c.keys), func(b *testing.B) {
 			e := newEngine(b)
 			a := newAppender(b, e)
 			body := make([]byte, 1024)
 			next := make(chan int)
 			var wg sync.WaitGroup
-			for range writers {
+			for w := range c.writers {
+				key := ""
+				if c.keys > 0 {
+					key = fmt.Sprint(w % c.keys)
+				}
 				wg.Go(func() {
 					for i := range next {
-						if _, err := a.Do(b.Context(), stream.Append{Subject: fmt.Sprint("t.", i), Data: body}); err != nil {
+						if _, err := a.Do(b.Context(), stream.Append{Subject: fmt.Sprint("t.", i), Data: body, Key: key}); err != nil {
 							b.Error(err)
 						}
 					}
@@ -650,7 +715,6 @@ func BenchmarkAppend(b *testing.B) {
 	}
 }
 
-// A stream that answers nothing is told apart from one that refuses.
 // BenchmarkDelete removes a thousand messages: the whole head of the stream, or all but one in a hundred.
 func BenchmarkDelete(b *testing.B) {
 	for what, stay := range map[string]uint64{"head": 0, "scattered": 100} {
