@@ -42,19 +42,39 @@ type registration struct {
 	keepsSession bool   // over connections; the broker here has no such sessions
 }
 
-// register registers a camera by a certificate of its own that is valid for some time.
+// register registers a camera by a certificate of its own that is valid for some time. One that may have been registered
+// by a call without an answer stays behind; its name is not used again.
 func (s *system) register(ctx context.Context, name string, valid time.Duration) (r registration, err error) {
-	own, err := pki.SelfSigned(name, valid)
-	if err != nil {
-		return r, err
+	for try := 0; ; try++ {
+		own, err := pki.SelfSigned(name, valid)
+		if err != nil {
+			return r, err
+		}
+		r.cert, r.key = own.Cert, own.Key
+		body := map[string]any{"name": fmt.Sprintf("%s-%d", name, try), "certificate": string(r.cert)}
+		got := s.http.do(ctx, 0, s.admin, request{op: opStaff, method: http.MethodPost, path: "/v1/devices", body: body})
+		if err = got.into(&r); err == nil {
+			return r, nil
+		}
+		if !got.mayGoBetter() || try == staffTries {
+			return r, fmt.Errorf("register %s: %w", name, err)
+		}
+		hold(ctx, retryPause)
 	}
-	r.cert, r.key = own.Cert, own.Key
-	body := map[string]any{"name": name, "certificate": string(r.cert)}
-	got := s.http.do(ctx, 0, s.admin, request{op: opStaff, method: http.MethodPost, path: "/v1/devices", body: body})
-	if err := got.into(&r); err != nil {
-		return r, fmt.Errorf("register %s: %w", name, err)
+}
+
+// remove ends a device or a certificate. That it is not there any more is no fault where an earlier try had no answer.
+func (s *system) remove(ctx context.Context, path string) error {
+	for try := 0; ; try++ {
+		got := s.http.do(ctx, 0, s.admin, request{op: opStaff, method: http.MethodDelete, path: path})
+		switch {
+		case got.status == http.StatusNoContent, got.status == http.StatusNotFound && try > 0:
+			return nil
+		case !got.mayGoBetter() || try == staffTries:
+			return fmt.Errorf("delete %s: %d %s %s", path, got.status, got.code, got.err)
+		}
+		hold(ctx, retryPause)
 	}
-	return r, nil
 }
 
 // foreignCamera is a camera over a client that is not ours. It keeps each reply until its PUBACK, over any number of

@@ -60,8 +60,8 @@ func (r *Report) setting(command string) string {
     %s
 
 Seed %d, %g exchanges a second in the open model, %s, on %s. Two API instances, one broker, one redis-server, %d cameras on
-Eclipse Paho and %d simulated ones, %d clients, with a TCP proxy on every way between them. The load generator, the proxies and the
-oracle share the machine, so latencies are no benchmark.`, r.Began.UTC().Format(time.DateTime), command, r.Config.Seed, r.Config.Rate,
+Eclipse Paho and %d simulated ones, %d clients, with a TCP proxy on every way between them. Each API and the broker have one
+processor (GOMAXPROCS). The load generator, the proxies and the oracle share the machine, so latencies are no benchmark.`, r.Began.UTC().Format(time.DateTime), command, r.Config.Seed, r.Config.Rate,
 		r.Took.Round(time.Second), machine(), foreignCameras, ownCameras, clientCount)
 }
 

@@ -31,6 +31,7 @@ const (
 	callTimeout = 10 * time.Second // longer than any answer may take
 	pollWait    = 5                // seconds
 	maxAnswer   = 4 << 20
+	staffTries  = 15 // and a second between them
 )
 
 // client is somebody with a token.
@@ -75,6 +76,9 @@ func (r result) into(out any) error {
 	}
 	return json.Unmarshal(r.body, out)
 }
+
+// mayGoBetter reports whether the same call may succeed later.
+func (r result) mayGoBetter() bool { return r.status == 0 || r.status == http.StatusServiceUnavailable }
 
 // do makes one call and notes it, unless the run ended meanwhile.
 func (c *caller) do(ctx context.Context, at int, who client, q request) result {

@@ -3,7 +3,6 @@ package faults
 import (
 	"context"
 	"fmt"
-	"net/http"
 	"time"
 )
 
@@ -30,8 +29,8 @@ func endCertificates(ctx context.Context, r *run, d time.Duration) (string, erro
 	defer revoked.disconnect()
 	path := "/v1/devices/" + revoked.ID + "/certificates/" + revoked.Certificates[0].Fingerprint
 	revokes := time.Now()
-	if got := r.http.do(ctx, 0, r.admin, request{op: opStaff, method: http.MethodDelete, path: path}); got.status != http.StatusNoContent {
-		return "", fmt.Errorf("revoke: %d %s %s", got.status, got.code, got.err)
+	if err := r.remove(ctx, path); err != nil {
+		return "", err
 	}
 	first := r.awaitCut(ctx, revoked, revokedCut, revokes, revokedWithin)
 	second := r.awaitCut(ctx, expiring, expiringCut, expires, expiredWithin)

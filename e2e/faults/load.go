@@ -184,22 +184,24 @@ func (x *exchange) attempt() {
 	x.load.s.journal.note(func(j *journal) { j.attempts[nonce] = attempt{x.who.name, x.device, time.Now()} })
 }
 
-// awaitFinal polls by request id, at any API, until the final reply or another end is known.
+// awaitFinal polls by request id, at any API, until the final reply or another end is known. A poll without a clear answer
+// may have taken the reply: then it goes on while the reply's grace lasts.
 func (x *exchange) awaitFinal(ctx context.Context) {
 	for until := time.Now().Add(giveUpAfter); time.Now().Before(until); {
 		got, ok := x.load.s.http.poll(ctx, x.anyAPI(), x.who, x.device, []string{x.id}, pollWait)
-		if !ok {
-			x.pause(ctx)
-			continue
-		}
 		if got.final(x.id) {
 			return
+		}
+		if !ok || got.mayFindMore() {
+			if grace := time.Now().Add(readGrace); grace.After(until) {
+				until = grace
+			}
+			x.pause(ctx)
+			continue
 		}
 		switch got.state(x.id) {
 		case "no_reply", "expired", "cancelled", "already_read", "gone", "not_found":
 			return
-		case "unverified":
-			x.pause(ctx)
 		}
 	}
 }

@@ -296,6 +296,7 @@ var refusals = map[string]string{
 	opSend:  "device_offline " + tooManyUnread,
 	opWait:  "device_offline " + tooManyUnread, // a send that waits
 	opState: noRecord,
+	opStaff: "device_not_found certificate_not_found", // the first try to remove it had no answer
 }
 
 // latencies returns how long the answered calls without wait took that began in the span, in order.

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"net/http"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -79,13 +78,7 @@ func (r *run) deleteCrowd(ctx context.Context, devices []knocker) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(registerWorkers)
 	for _, k := range devices {
-		group.Go(func() error {
-			got := r.http.do(ctx, 0, r.admin, request{op: opStaff, method: http.MethodDelete, path: "/v1/devices/" + k.ID})
-			if got.status != http.StatusNoContent {
-				return fmt.Errorf("delete %s: %d %s %s", k.ID, got.status, got.code, got.err)
-			}
-			return nil
-		})
+		group.Go(func() error { return r.remove(ctx, "/v1/devices/"+k.ID) })
 	}
 	return group.Wait()
 }

@@ -76,6 +76,10 @@ func Build(ctx context.Context, dir string, movable bool) (string, error) {
 	return binary, nil
 }
 
+// processors of each process. With the harness they are as many as a small machine has several times, and hand each other
+// less when none spreads over all.
+const processors = "1"
+
 // conditions are what a system has from its start to its end.
 type conditions struct {
 	clocks     bool          // they can be moved: the program was built for that
@@ -319,7 +323,7 @@ func (s *system) own(name, file, clock string, at *ready, args func(port int) []
 	return child.Program{
 		Name: name,
 		Path: s.binary,
-		Env:  append(child.OwnEnvironment(os.Environ()), clock, "GOMEMLIMIT="+cmp.Or(s.under.memory, "off")),
+		Env:  append(child.OwnEnvironment(os.Environ()), clock, "GOMEMLIMIT="+cmp.Or(s.under.memory, "off"), "GOMAXPROCS="+processors),
 		Args: func(_ string, port int) ([]string, error) {
 			if err := os.Remove(file); err != nil && !errors.Is(err, os.ErrNotExist) {
 				return nil, err
