@@ -76,12 +76,13 @@ func timeToken(t time.Time, unit time.Duration) string {
 	return strconv.FormatInt(t.Unix()/int64(unit/time.Second), 10)
 }
 
+// uuidToken returns the token of a subject that tells its place in a list; "" where the subject is none of ours.
 func uuidToken(subject string) string {
-	parts := strings.Split(subject, ".")
-	if len(parts) != 6 {
+	if strings.Count(subject, ".") != 5 {
 		return ""
 	}
-	return parts[4]
+	before := subject[:strings.LastIndexByte(subject, '.')]
+	return before[strings.LastIndexByte(before, '.')+1:]
 }
 
 // floor is below the token of every request that was created at a moment or later, and above that of every earlier one.

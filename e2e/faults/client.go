@@ -62,6 +62,9 @@ type request struct {
 	header           http.Header
 }
 
+// justOnce is a body that package net/http cannot send a second time, and so does not.
+type justOnce struct{ io.ReadCloser }
+
 // result is what came of it.
 type result struct {
 	answer
@@ -105,6 +108,9 @@ func (c *caller) call(ctx context.Context, at int, who client, q request) (r res
 	if err != nil {
 		r.err = err.Error()
 		return r
+	}
+	if q.method == http.MethodGet {
+		req.Body = justOnce{http.NoBody} // else a poll that was cut is made again without a word, and what it took is missed
 	}
 	if q.header != nil {
 		req.Header = q.header

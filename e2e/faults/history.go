@@ -90,17 +90,6 @@ func (h *history) sawNothing(where place, ids []string, at span, told string) {
 	}
 }
 
-// tell returns what its owner was told of a request, call by call, for people.
-func (h *history) tell(id string) string {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	var parts []string
-	for _, g := range h.requests[id] {
-		parts = append(parts, fmt.Sprintf("%s %s, %d given, %s", g.span, g.client, len(g.given), g.told))
-	}
-	return strings.Join(parts[max(0, len(parts)-longestStep):], "; ")
-}
-
 func (h *history) add(id string, g glimpse) {
 	if _, followed := h.requests[id]; followed || len(h.requests) < maxFollowed {
 		h.requests[id] = append(h.requests[id], g)

@@ -30,7 +30,7 @@ func (v *Verdict) judgeHistories(j *journal) {
 		v.Histories++
 		switch porcupine.CheckOperationsTimeout(model, operations(steps), decideTime) {
 		case porcupine.Illegal:
-			v.add(inexplicable, steps[0].from, "%s: %s", s, tell(steps))
+			v.add(inexplicable, j.replies[s].made, "%s: %s", s, tell(steps))
 		case porcupine.Unknown:
 			v.add(strange, steps[0].from, "%s: its history could not be judged in %s", s, decideTime)
 		}

@@ -35,6 +35,7 @@ type load struct {
 	notBegun atomic.Int64
 	finished atomic.Int64
 	waiting  atomic.Int64 // slow exchanges whose client waits at the first API
+	askings  sync.Map     // *asking of a client and a device
 	running  sync.WaitGroup
 }
 
@@ -216,10 +217,26 @@ func (x *exchange) readAny(ctx context.Context) (replies, bool) {
 	return got, ok
 }
 
+// asking is a client's search, at one device, for what a cut answer may have taken. One search serves all answers that were
+// cut before it began.
+type asking struct {
+	sync.Mutex
+	began time.Time // of the last one that came to its end
+}
+
 // askAgain is what a client does whose poll without ids was cut: it looks which of its requests have a reply, all of them,
 // for what was taken may be old, and asks for those by id while their grace lasts, until no answer says that there is more.
 func (x *exchange) askAgain(ctx context.Context) {
-	for until := time.Now().Add(readGrace); time.Now().Before(until); x.pause(ctx) {
+	cut := time.Now()
+	shared, _ := x.load.askings.LoadOrStore(x.who.name+" "+x.device, &asking{})
+	search := shared.(*asking) // nothing else is in there
+	search.Lock()
+	defer search.Unlock()
+	if search.began.After(cut) {
+		return
+	}
+	for until := cut.Add(readGrace); time.Now().Before(until); x.pause(ctx) {
+		began := time.Now()
 		ids, ok := x.load.s.http.answered(ctx, x.anyAPI(), x.who, x.device)
 		for some := range slices.Chunk(ids, maxPollIDs) {
 			var got replies
@@ -229,6 +246,7 @@ func (x *exchange) askAgain(ctx context.Context) {
 			ok = ok && !got.mayFindMore()
 		}
 		if ok {
+			search.began = began
 			return
 		}
 	}
@@ -240,7 +258,7 @@ func (x *exchange) pause(ctx context.Context) {
 
 // slowExchange is one whose camera takes its time, and whose client waits at the first API as long as that is there.
 func (l *load) slowExchange(ctx context.Context, n int) {
-	const delay = 3000 // milliseconds
+	const delay = 4000 // milliseconds
 	name := fmt.Sprintf("%d-slow-%d-%d", l.seed, n, time.Now().UnixNano())
 	x := exchange{
 		load: l, rng: rand.New(rand.NewPCG(l.seed, uint64(n))), who: l.s.clients[n%len(l.s.clients)],

@@ -124,7 +124,7 @@ func (v *Verdict) judgeReplies(j *journal) {
 		case j.dropped[s]:
 			v.Emptied++
 		default:
-			v.add(lost, p.acked, "%s of %s at device %s has its PUBACK and was never read; what its client was told: %s", s, j.owner(s.request), p.device, j.history.tell(s.request))
+			v.add(lost, p.acked, "%s of %s at device %s has its PUBACK and was never read; what its client was told: %s", s, j.owner(s.request), p.device, tell(j.steps(s, nil)))
 		}
 	}
 }

@@ -61,7 +61,10 @@ func recovered(took time.Duration) string {
 }
 
 // Summary is the verdict as a few lines of text.
-func (r *Report) Summary() string {
+func (r *Report) Summary() string { return r.Text(5) }
+
+// Text is the verdict, with so many violations of each kind: a grave one must not be the last of many.
+func (r *Report) Text(most int) string {
 	v := r.Verdict
 	text := fmt.Sprintf("%d commands tried, %d requests accepted, %d commands at cameras; %d replies have their PUBACK, %d of them were read, %d were lost with an emptied cache\n",
 		v.Sent, v.Accepted, v.Delivered, v.Acked, v.Read, v.Emptied)
@@ -70,7 +73,6 @@ func (r *Report) Summary() string {
 		return text + "every promise was kept\n"
 	}
 	text += fmt.Sprintf("BROKEN: %s\n", v.kinds())
-	const most = 5 // of each kind: a grave one must not be the last of many
 	told := map[string]int{}
 	for _, x := range v.Violations {
 		if told[x.Kind]++; told[x.Kind] <= most {
@@ -177,7 +179,7 @@ pre { background: #f5f5f5; padding: 1em; overflow: auto } svg { width: 100%; hei
 <h1>Faults under load</h1>
 {{range .}}
 <h2>{{.Began.UTC.Format "2006-01-02 15:04:05"}} UTC, {{ms .Took}}, {{.Config.Rate}} exchanges a second, seed {{.Config.Seed}}</h2>
-<pre>{{.Summary}}</pre>
+<pre>{{.Text 1000}}</pre>
 {{range .Plots}}{{.}}
 {{end}}<table><tr><th>fault<th>lasted<th>answered<th>of these 503<th>p50<th>p99<th>slowest<th>well again after<th></tr>
 {{range .Rows}}<tr><td>{{.Fault.ID}} {{.Fault.Name}}<td>{{ms .Lasted}}<td>{{.Answered}}<td>{{.Refused}}<td>{{ms .P50}}<td>{{ms .P99}}<td>{{ms .Slowest}}<td>{{recovered .Recovered}}<td>{{.Note}}</tr>

@@ -291,15 +291,22 @@ func killAPIs(ctx context.Context, r *run, d time.Duration) (string, error) {
 
 // killUnderWaits kills the first API while it has many polls that wait.
 func killUnderWaits(ctx context.Context, r *run, d time.Duration) (string, error) {
-	const waits = 100
+	const (
+		waits     = 100
+		underWay  = waits * 3 / 4
+		gatherFor = 5 * time.Second
+	)
 	var all sync.WaitGroup
 	for n := range waits {
 		all.Go(func() { r.load.slowExchange(ctx, n) })
 	}
-	hold(ctx, time.Second)
+	gathered := r.await(ctx, gatherFor, "long polls", func() bool { return r.load.waiting.Load() >= underWay })
 	cut := r.load.waiting.Load()
 	err := r.kill(ctx, 0, d)
 	all.Wait()
+	if gathered != nil && ctx.Err() == nil {
+		r.violation(strange, "only %d long polls were under way when the API was killed", cut)
+	}
 	return fmt.Sprintf("%d long polls were cut", cut), err
 }
 

@@ -89,7 +89,8 @@ const (
 )
 
 // neverRead opens connections that ask and never read an answer: long polls, and large answers until no buffer takes
-// more. It lasts until all of them are dropped. Others read events from a stream slowly enough to be no reader.
+// more. It lasts until all of them are dropped. Others read events from a stream slowly enough to be no reader. Those who
+// poll have no replies of their own: what they were given would be lost by their own will.
 func neverRead(ctx context.Context, r *run, d time.Duration) (string, error) {
 	began := time.Now()
 	giveUp, cancel := context.WithTimeout(ctx, deafWithin)
@@ -98,7 +99,7 @@ func neverRead(ctx context.Context, r *run, d time.Duration) (string, error) {
 	var dropped atomic.Int64
 	for i := range deafReaders {
 		all.Go(func() {
-			if deaf(giveUp, r.apis[i%apiCount].Addr(), r.load.devices[i%len(r.load.devices)], r.clients[i%clientCount].token) {
+			if deaf(giveUp, r.apis[i%apiCount].Addr(), r.load.devices[i%len(r.load.devices)], r.admin.token) {
 				dropped.Add(1)
 			}
 		})
