@@ -210,31 +210,38 @@ func (c *caller) poll(ctx context.Context, at int, who client, device string, id
 }
 
 // maxAnswered is how many of its requests a client looks through whose replies it may not have got: more than it makes in
-// several minutes. It does not ask by time, because clocks are moved.
-const maxAnswered = 2_000
+// some minutes, and a page of the list. It does not ask by time, because clocks are moved.
+const maxAnswered = 1_000
 
-// answered lists the newest of a client's requests to a device that have a reply. It reports false where there was no good
-// answer.
-func (c *caller) answered(ctx context.Context, at int, who client, device string) (ids []string, ok bool) {
-	query := url.Values{"device": {device}, "state": {"answered", "progress"}, "limit": {strconv.Itoa(maxPollIDs)}}
-	for {
+// unread lists those of the newest requests of a client to a device that have a reply which it was not given. It reports
+// false where there was no good answer.
+func (c *caller) unread(ctx context.Context, at int, who client, device string) (ids []string, ok bool) {
+	query := url.Values{"device": {device}, "state": {"answered", "progress"}, "limit": {strconv.Itoa(maxAnswered)}}
+	for listed := 0; listed < maxAnswered; {
 		var got struct {
 			Items []struct {
 				RequestID string `json:"request_id"`
+				Replies   int    `json:"replies"`
 			} `json:"items"`
 			NextCursor *string `json:"next_cursor"`
 		}
 		if err := c.do(ctx, at, who, request{op: opState, method: http.MethodGet, path: "/v1/requests?" + query.Encode()}).into(&got); err != nil {
 			return nil, false
 		}
-		for _, item := range got.Items {
-			ids = append(ids, item.RequestID)
-		}
-		if got.NextCursor == nil || len(ids) >= maxAnswered {
-			return ids, true
+		listed += len(got.Items)
+		c.journal.note(func(j *journal) {
+			for _, item := range got.Items {
+				if !j.hasRead(item.RequestID, item.Replies) {
+					ids = append(ids, item.RequestID)
+				}
+			}
+		})
+		if got.NextCursor == nil {
+			break
 		}
 		query.Set("cursor", *got.NextCursor)
 	}
+	return ids, true
 }
 
 func (c *caller) noteReplies(who client, asked time.Time, got *replies) {

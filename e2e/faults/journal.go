@@ -187,6 +187,16 @@ func (j *journal) unread(client, device string) []string {
 	return ids
 }
 
+// hasRead reports whether so many replies to a request were given to somebody, from the first on. The caller holds the lock.
+func (j *journal) hasRead(request string, replies int) bool {
+	for seq := range replies {
+		if len(j.read[slot{request, seq}]) == 0 {
+			return false
+		}
+	}
+	return true
+}
+
 // device returns the device that a request is for; "" where nobody sent it.
 func (j *journal) device(request string) string {
 	if a, ok := j.accepted[request]; ok {

@@ -224,8 +224,9 @@ type asking struct {
 	began time.Time // of the last one that came to its end
 }
 
-// askAgain is what a client does whose poll without ids was cut: it looks which of its requests have a reply, all of them,
-// for what was taken may be old, and asks for those by id while their grace lasts, until no answer says that there is more.
+// askAgain is what a client does whose poll without ids was cut: it looks which of its requests have a reply that it does
+// not know, for what was taken may be old, and asks for those by id while their grace lasts, until no answer says that there
+// is more.
 func (x *exchange) askAgain(ctx context.Context) {
 	cut := time.Now()
 	shared, _ := x.load.askings.LoadOrStore(x.who.name+" "+x.device, &asking{})
@@ -237,7 +238,7 @@ func (x *exchange) askAgain(ctx context.Context) {
 	}
 	for until := cut.Add(readGrace); time.Now().Before(until); x.pause(ctx) {
 		began := time.Now()
-		ids, ok := x.load.s.http.answered(ctx, x.anyAPI(), x.who, x.device)
+		ids, ok := x.load.s.http.unread(ctx, x.anyAPI(), x.who, x.device)
 		for some := range slices.Chunk(ids, maxPollIDs) {
 			var got replies
 			if ok {
