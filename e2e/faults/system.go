@@ -76,8 +76,8 @@ func Build(ctx context.Context, dir string, movable bool) (string, error) {
 	return binary, nil
 }
 
-// processors of each process. With the harness they are as many as a small machine has several times, and hand each other
-// less when none spreads over all.
+// processors is how many each broker and API uses. There are more processes than a small machine has processors, and less is
+// lost in handing over where none of them spreads over all.
 const processors = "1"
 
 // conditions are what a system has from its start to its end.
