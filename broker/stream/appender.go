@@ -249,8 +249,8 @@ func (a *Appender) write(batch []*Append) {
 	}
 	last, err := a.atomic(batch)
 	if err != nil {
-		// A refusal answers the whole batch. One by one finds the culprit, and the others get in.
-		a.oneByOne(batch)
+		// A refusal answers the whole batch. One message at a time finds the culprit, and the others get in.
+		a.inTurns(batch)
 		return
 	}
 	for i, m := range batch {
@@ -258,10 +258,10 @@ func (a *Appender) write(batch []*Append) {
 	}
 }
 
-// inTurns appends a few messages, each by itself. Those in flight side by side share no key.
+// inTurns appends messages, each by itself. Those in flight side by side are few, and share no key.
 func (a *Appender) inTurns(batch []*Append) {
 	for len(batch) > 0 {
-		n := distinctKeys(batch)
+		n := distinctKeys(batch[:min(len(batch), minBatch)])
 		batch = a.pipeline(batch[:n], batch[n:])
 	}
 }
@@ -276,23 +276,6 @@ func distinctKeys(batch []*Append) int {
 		}
 	}
 	return len(batch)
-}
-
-func (a *Appender) oneByOne(batch []*Append) {
-	for len(batch) > 0 {
-		m := batch[0]
-		batch = batch[1:]
-		seq, err := a.single(m)
-		switch {
-		case err == nil:
-			m.Done(seq, nil)
-		case NotStored(err):
-			batch = a.fail(m, err, batch)
-		default: // the stream does not answer: the others would only wait in turn for nothing
-			a.failAll(append([]*Append{m}, batch...), err)
-			return
-		}
-	}
 }
 
 // fail answers a failed message and those of its key behind it, in the rest of its batch and in the queue. It returns
@@ -322,12 +305,6 @@ func (a *Appender) failAll(batch []*Append, err error) {
 	for _, m := range slices.Backward(batch) {
 		a.fail(m, err, nil)
 	}
-}
-
-func (a *Appender) single(m *Append) (uint64, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), appendTimeout)
-	defer cancel()
-	return a.answered(a.e.conn.RequestMsgWithContext(ctx, message(m)))
 }
 
 // answered reads the answer to a write, and notes whether the stream answers. A refusal is an answer; a stream that cannot

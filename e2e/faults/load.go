@@ -35,7 +35,7 @@ type load struct {
 	notBegun atomic.Int64
 	finished atomic.Int64
 	waiting  atomic.Int64 // slow exchanges whose client waits at the first API
-	askings  sync.Map     // *asking of a client and a device
+	askings  sync.Map     // *asking by place
 	running  sync.WaitGroup
 }
 
@@ -194,9 +194,7 @@ func (x *exchange) awaitFinal(ctx context.Context) {
 			return
 		}
 		if !ok || got.mayFindMore() {
-			if grace := time.Now().Add(readGrace); grace.After(until) {
-				until = grace
-			}
+			until = later(until, time.Now().Add(readGrace))
 			x.pause(ctx)
 			continue
 		}
@@ -229,7 +227,7 @@ type asking struct {
 // is more.
 func (x *exchange) askAgain(ctx context.Context) {
 	cut := time.Now()
-	shared, _ := x.load.askings.LoadOrStore(x.who.name+" "+x.device, &asking{})
+	shared, _ := x.load.askings.LoadOrStore(place{x.who.name, x.device}, &asking{})
 	search := shared.(*asking) // nothing else is in there
 	search.Lock()
 	defer search.Unlock()

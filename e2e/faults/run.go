@@ -276,10 +276,9 @@ func (r *run) steps(ctx context.Context) error {
 }
 
 // recovery waits until each API misses nothing and makes a whole exchange, and returns how long that took; negative:
-// it did not, and what was amiss. What gathered before gets time as well, for each exchange the share that the load leaves it.
+// it did not, and what was amiss.
 func (r *run) recovery(ctx context.Context, within time.Duration, mayEnd bool) (time.Duration, string) {
 	began := time.Now()
-	within += time.Duration(float64(r.load.inFlight.Load()) / r.load.rate * float64(time.Second))
 	for i := range r.apis {
 		for {
 			amiss := r.amissAt(ctx, i)
